@@ -1,0 +1,504 @@
+//! The classify loop: records in, counts and failures out, both and the input offsets in one Kafka transaction.
+//!
+//! Read it from the top: [`run`] prepares, [`Worker::turn`] waits for one event and acts, [`Worker::record`] settles a record,
+//! [`Worker::commit`] ends a transaction. What a record means is decided in [`process`](crate::process); what it adds up to is kept
+//! in [`counts`](crate::counts). One thread, one topic, one transactional id.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bounceflow_classify::PATTERN_VERSION;
+use bounceflow_event::avro::{self, WriterSchema};
+use bounceflow_event::{Decoder, Rejection, Source};
+use rdkafka::Message;
+use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::message::{BorrowedMessage, Header, OwnedHeaders};
+use rdkafka::producer::BaseRecord;
+
+use crate::config::{self, Config, RawInput};
+use crate::counts::{Counts, Header as BatchHeader, Limits};
+use crate::health::Loop;
+use crate::kafka::{self, Consumer, Event, Producer, Reader, TransactionError};
+use crate::metrics;
+use crate::process::{Outcome, Position, Scratch, Tables, process};
+use crate::schemas;
+use crate::starting::{self, Start};
+use crate::stop::Stop;
+
+/// An idle partition is listed again after this, so that readers know it is alive and how far it is.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// The clock is looked at once in this many records.
+const CLOCK_EVERY: u32 = 128;
+
+/// What one thread is told.
+pub struct Task {
+    /// The process's configuration.
+    pub config: Arc<Config>,
+    /// What decides.
+    pub tables: Arc<Tables>,
+    /// What to read.
+    pub input: RawInput,
+    /// Number of the thread among those of its topic.
+    pub thread: usize,
+    /// `--from`
+    pub from: Option<starting::From>,
+    /// When to end.
+    pub stop: Stop,
+    /// Where to say how it goes.
+    pub health: Arc<Loop>,
+}
+
+/// Runs until told to stop. An error is one this thread cannot mend: the process ends, and nothing is lost.
+pub fn run(task: Task) -> anyhow::Result<()> {
+    let topics = &task.config.topics;
+    let needed = [task.input.topic.as_str(), &topics.failures, &topics.rates, &topics.dead_letter, &topics.schemas];
+    if !kafka::wait_for_topics(&task.config.kafka, &needed, &task.stop)? {
+        return Ok(());
+    }
+    let id = format!("{}/{}/{}/{}", task.config.deployment, task.config.ordinal, task.input.topic, task.thread);
+    let Some(producer) = take_over(&task, &id)? else { return Ok(()) };
+    let group = format!("{}.classify.{}", task.config.deployment, task.input.topic);
+    let consumer = Consumer::join(&task.config.kafka, &group, &id, &[&task.input.topic])?;
+    tracing::info!(topic = task.input.topic, group, transactional_id = id, "Classify started");
+    let mut worker = Worker::new(&task, id, producer)?;
+    while !task.stop.is_set() {
+        task.health.turn();
+        let turned = worker.turn(&consumer);
+        worker.recover(turned, &consumer)?;
+    }
+    let last = if worker.open.is_some() { worker.commit() } else { Ok(()) };
+    worker.recover(last, &consumer)?;
+    tracing::info!(topic = task.input.topic, transactional_id = worker.id, "Classify ended");
+    Ok(())
+}
+
+/// Takes the transactional id over and leaves the schemas. None: told to stop before.
+fn take_over(task: &Task, id: &str) -> anyhow::Result<Option<Producer>> {
+    loop {
+        let producer = match Producer::take_over(&task.config.kafka, id, &task.stop) {
+            Ok(None) => return Ok(None),
+            Ok(Some(producer)) => producer,
+            Err(e) => anyhow::bail!("taking over transactional.id {id}: {}", e.cause()),
+        };
+        match schemas::publish(&producer, &task.config.topics.schemas)? {
+            Ok(()) => return Ok(Some(producer)),
+            Err(TransactionError::Fenced(e)) => return Err(fenced(id, &e)),
+            Err(e) => tracing::warn!(transactional_id = id, error = %e.cause(), "Writing the schemas failed; trying again"),
+        }
+        task.stop.wait(Duration::from_secs(1));
+    }
+}
+
+fn fenced(id: &str, e: &rdkafka::error::KafkaError) -> anyhow::Error {
+    anyhow::anyhow!("another process took over transactional.id {id} ({e}): give each process of a role an `ordinal` of its own")
+}
+
+struct Worker<'t> {
+    task: &'t Task,
+    id: String,
+    producer: Producer,
+    decoder: Decoder,
+    scratch: Scratch,
+    counts: Counts,
+    failure_schema: WriterSchema,
+    batch_schema: WriterSchema,
+    bytes: Vec<u8>,
+    metrics: metrics::Classify,
+    /// Captured when partitions were assigned; a transaction of a member that lost them is refused.
+    group: Option<ConsumerGroupMetadata>,
+    /// By partition number. None: not ours, or halted.
+    partitions: Vec<Option<Partition>>,
+    /// Since when a transaction is open.
+    open: Option<Instant>,
+    records: usize,
+    failures: u64,
+    until_clock: u32,
+}
+
+/// What this transaction covers of one partition.
+struct Partition {
+    first: i64,
+    next: i64,
+    records: i64,
+    items: i64,
+    dead_lettered: i64,
+    max_event_time: Option<i64>,
+    end_reached: bool,
+    listed: Option<Instant>,
+}
+
+impl<'t> Worker<'t> {
+    fn new(task: &'t Task, id: String, producer: Producer) -> anyhow::Result<Self> {
+        let classify = &task.config.classify;
+        Ok(Self {
+            task,
+            id,
+            producer,
+            decoder: config::decoder(&task.input)?,
+            scratch: Scratch::new(&task.tables),
+            counts: Counts::new(Limits { campaigns: classify.max_campaigns, patterns: classify.max_patterns }),
+            failure_schema: WriterSchema::parse(avro::FAILURE)?,
+            batch_schema: WriterSchema::parse(avro::RATE_BATCH)?,
+            bytes: Vec::new(),
+            metrics: metrics::Classify::new(&task.input.topic),
+            group: None,
+            partitions: Vec::new(),
+            open: None,
+            records: 0,
+            failures: 0,
+            until_clock: CLOCK_EVERY,
+        })
+    }
+
+    /// Waits for one event, acts on it, and commits when it is time.
+    fn turn(&mut self, consumer: &Consumer) -> Result<(), Trouble> {
+        let interval = self.task.config.classify.transaction_interval;
+        let wait = match self.open {
+            Some(since) if self.until_clock == CLOCK_EVERY => interval.saturating_sub(since.elapsed()),
+            Some(_) => interval,
+            None => Duration::from_millis(100),
+        };
+        match consumer.poll(wait) {
+            Event::Record(message) => {
+                self.record(&message)?;
+                self.until_clock -= 1;
+                if self.until_clock > 0 && self.records < self.task.config.classify.max_transaction_records {
+                    return Ok(());
+                }
+            }
+            Event::End(partition) => {
+                if let Some(Some(partition)) = self.partitions.get_mut(partition as usize) {
+                    partition.end_reached = true;
+                }
+            }
+            Event::Assigned(list) => {
+                self.group = consumer.group_metadata();
+                self.start(consumer, &kafka::partitions_of(&list))?;
+            }
+            Event::Revoked => {
+                self.drop_transaction()?;
+                self.partitions.clear();
+                self.group = None;
+                tracing::info!(topic = self.task.input.topic, transactional_id = self.id, "Partitions taken away");
+            }
+            Event::OffsetGone => return Err(Trouble::StartAgain("an offset is not in the log any more".into())),
+            Event::Error(e) if Consumer::is_fatal(&e) => return Err(Trouble::End(e.into())),
+            Event::Error(e) => tracing::warn!(topic = self.task.input.topic, error = %e, "Reading failed; the client tries again"),
+            Event::Idle => {}
+        }
+        self.until_clock = CLOCK_EVERY;
+        let full = self.records >= self.task.config.classify.max_transaction_records;
+        match self.open {
+            Some(since) if full || since.elapsed() >= interval => self.commit(),
+            None if self.group.is_some() && self.partitions.iter().flatten().any(Partition::wants_listing) => {
+                self.begin()?;
+                self.commit()
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Settles every item of a record: counted, written as a failure, ignored by reason, or dead-lettered.
+    fn record(&mut self, message: &BorrowedMessage<'_>) -> Result<(), Trouble> {
+        if self.open.is_none() {
+            self.begin()?;
+        }
+        let Some(Some(partition)) = self.partitions.get_mut(message.partition() as usize) else { return Ok(()) };
+        let position = Position {
+            topic: &self.task.input.topic,
+            partition: message.partition(),
+            offset: message.offset(),
+            timestamp: message.timestamp().to_millis(),
+        };
+        let (mut number, mut rejected, mut trouble) = (0, Vec::new(), Ok(()));
+        self.decoder.decode(message.payload(), &mut |item| {
+            match process(&self.task.tables, &mut self.scratch, position, number, &item) {
+                Outcome::Count(sample) => {
+                    partition.max_event_time = partition.max_event_time.max(Some(sample.time));
+                    self.counts.add(&sample, None);
+                }
+                Outcome::Fail(sample, failure) => {
+                    partition.max_event_time = partition.max_event_time.max(Some(sample.time));
+                    self.counts.add(&sample, Some(&failure));
+                    self.failures += 1;
+                    self.bytes.clear();
+                    let sent = self.failure_schema.encode(&failure, &mut self.bytes).map_err(Trouble::from).and_then(|()| {
+                        let key: &[u8] = &failure.recipient_hash.0;
+                        Ok(self.producer.send(BaseRecord::to(&self.task.config.topics.failures).key(key).payload(&self.bytes[..]))?)
+                    });
+                    trouble = std::mem::replace(&mut trouble, Ok(())).and(sent);
+                }
+                Outcome::Ignore(reason) => {
+                    self.metrics.ignored(reason.as_str(), 1);
+                    self.counts.ignore(reason);
+                }
+                Outcome::Reject(rejection) => rejected.push((number, rejection)),
+            }
+            number += 1;
+        });
+        trouble?;
+        partition.next = message.offset() + 1;
+        partition.records += 1;
+        partition.items += i64::from(number);
+        partition.dead_lettered += rejected.len() as i64;
+        partition.end_reached = false;
+        self.records += 1;
+        let others = number - rejected.len() as i32;
+        for (number, rejection) in rejected {
+            self.dead_letter(message, number, &rejection, others)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the record, byte for byte, with headers that say why and where it stood.
+    fn dead_letter(&self, message: &BorrowedMessage<'_>, number: i32, why: &Rejection, others: i32) -> Result<(), Trouble> {
+        let timestamp = message.timestamp().to_millis().unwrap_or(-1);
+        let mut headers = OwnedHeaders::new_with_capacity(10);
+        for (key, value) in [
+            ("bounceflow.source.topic", message.topic().to_owned()),
+            ("bounceflow.source.partition", message.partition().to_string()),
+            ("bounceflow.source.offset", message.offset().to_string()),
+            ("bounceflow.source.item", number.to_string()),
+            ("bounceflow.source.timestamp", timestamp.to_string()),
+            ("bounceflow.reason", why.reason.as_str().to_owned()),
+            ("bounceflow.detail", why.detail.clone()),
+            ("bounceflow.format", why.format.as_str().to_owned()),
+            ("bounceflow.others_counted", others.to_string()),
+            ("bounceflow.by", "classify".to_owned()),
+        ] {
+            headers = headers.insert(Header { key, value: Some(&value) });
+        }
+        let mut record = BaseRecord::to(&self.task.config.topics.dead_letter).headers(headers);
+        record.key = message.key();
+        record.payload = message.payload();
+        self.metrics.dead_lettered(why.reason.as_str(), 1);
+        Ok(self.producer.send(record)?)
+    }
+
+    fn begin(&mut self) -> Result<(), Trouble> {
+        self.producer.begin()?;
+        self.open = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Writes the counts and ends the transaction, with the offsets it settles.
+    fn commit(&mut self) -> Result<(), Trouble> {
+        let started = Instant::now();
+        let Some(group) = &self.group else { return Err(Trouble::StartAgain("no membership".into())) };
+        let topic = &*self.task.input.topic;
+        let listed = |p: &&Partition| p.records > 0 || p.wants_listing();
+        let numbered = || (0i32..).zip(&self.partitions).filter_map(|(n, p)| Some((n, p.as_ref()?)));
+        let sources: Vec<Source> = numbered()
+            .filter(|(_, p)| listed(p))
+            .map(|(number, p)| Source {
+                topic,
+                partition: number,
+                first_offset: p.first,
+                last_offset: p.next - 1,
+                records: p.records,
+                items: p.items,
+                dead_lettered: p.dead_lettered,
+                max_event_time: p.max_event_time,
+                end_reached: p.end_reached,
+            })
+            .collect();
+        let offsets: Vec<_> = sources.iter().map(|s| (topic.to_owned(), s.partition, s.last_offset + 1, String::new())).collect();
+        let header = BatchHeader {
+            producer: &self.id,
+            rules_version: self.task.tables.rules.version(),
+            pattern_version: PATTERN_VERSION as i32,
+        };
+        let mut trouble = Ok(());
+        self.counts.drain(header, &self.task.tables.isps, sources, |batch| {
+            self.bytes.clear();
+            let sent = self.batch_schema.encode(batch, &mut self.bytes).map_err(Trouble::from).and_then(|()| {
+                let record = BaseRecord::<[u8], [u8]>::to(&self.task.config.topics.rates).partition(0);
+                Ok(self.producer.send(record.payload(&self.bytes[..]))?)
+            });
+            trouble = std::mem::replace(&mut trouble, Ok(())).and(sent);
+        });
+        trouble?;
+        self.producer.commit(&offsets, group)?;
+        self.open = None;
+        let items: i64 = self.partitions.iter().flatten().map(|p| p.items).sum();
+        self.metrics.records.increment(self.records as u64);
+        self.metrics.counted.increment(items as u64);
+        self.metrics.failures.increment(self.failures);
+        self.metrics.committed.increment(1);
+        self.metrics.commit_seconds.record(started.elapsed());
+        (self.records, self.failures) = (0, 0);
+        for partition in self.partitions.iter_mut().flatten().filter(|p| listed(&&**p)) {
+            partition.settle(started);
+        }
+        self.task.health.ready();
+        Ok(())
+    }
+
+    /// Begins to read partitions at where the group left them; halts those whose records are gone.
+    fn start(&mut self, consumer: &Consumer, partitions: &[(String, i32)]) -> Result<(), Trouble> {
+        let left = consumer.committed(partitions)?;
+        let mut counted = None;
+        let (mut positions, mut halted) = (Vec::new(), Vec::new());
+        self.partitions.clear();
+        for left in left {
+            let from = self.task.from.map(|from| starting::resolve(from, consumer, &left)).transpose()?;
+            let counted_to = match (left.offset, from) {
+                (None, None) => {
+                    if counted.is_none() {
+                        counted = Some(counted_before(self.task)?);
+                    }
+                    counted.as_ref().and_then(|c| c.get(&left.partition).copied())
+                }
+                _ => None,
+            };
+            match starting::decide(&left, from, counted_to) {
+                Start::Halt(why) => {
+                    tracing::error!(topic = left.topic, partition = left.partition, why, "A partition halts; the others go on");
+                    halted.push(why);
+                }
+                Start::At(offset) => {
+                    let number = left.partition as usize;
+                    if self.partitions.len() <= number {
+                        self.partitions.resize_with(number + 1, || None);
+                    }
+                    self.partitions[number] = Some(Partition::at(offset));
+                    positions.push((left.topic, left.partition, offset));
+                }
+            }
+        }
+        consumer.start(&positions)?;
+        tracing::info!(topic = self.task.input.topic, transactional_id = self.id, ?positions, "Partitions given");
+        self.metrics.halted.set(halted.len() as f64);
+        self.task.health.problem((!halted.is_empty()).then(|| halted.join("; ")));
+        self.task.health.ready();
+        Ok(())
+    }
+
+    /// Mends what can be mended: the transaction is dropped and everything still owned is read again from its committed offset.
+    fn recover(&mut self, turned: Result<(), Trouble>, consumer: &Consumer) -> anyhow::Result<()> {
+        let mut trouble = match turned {
+            Ok(()) => return Ok(()),
+            Err(trouble) => trouble,
+        };
+        loop {
+            match trouble {
+                Trouble::End(e) => return Err(e),
+                Trouble::Transaction(TransactionError::Fenced(e)) => return Err(fenced(&self.id, &e)),
+                Trouble::Transaction(TransactionError::Fatal(e)) => {
+                    tracing::warn!(transactional_id = self.id, error = %e, "The producer is of no more use; making a new one");
+                    self.open = None;
+                    match take_over(self.task, &self.id)? {
+                        Some(producer) => self.producer = producer,
+                        None => return Ok(()),
+                    }
+                }
+                Trouble::Transaction(TransactionError::Aborted(e)) => {
+                    tracing::warn!(transactional_id = self.id, error = %e, "A transaction failed; its records are read again");
+                }
+                Trouble::StartAgain(why) => {
+                    tracing::warn!(transactional_id = self.id, why, "Starting again from the committed offsets");
+                }
+            }
+            let owned: Vec<_> =
+                (0i32..).zip(&self.partitions).filter(|(_, p)| p.is_some()).map(|(n, _)| (self.task.input.topic.clone(), n)).collect();
+            trouble = match self.drop_transaction().and_then(|()| self.start(consumer, &owned)) {
+                Ok(()) => return Ok(()),
+                Err(again) => again,
+            };
+            if self.task.stop.is_set() {
+                return Ok(());
+            }
+            self.task.health.turn();
+            self.task.stop.wait(Duration::from_secs(1));
+        }
+    }
+
+    /// Aborts the transaction, if one is open, and forgets what it counted.
+    fn drop_transaction(&mut self) -> Result<(), Trouble> {
+        self.counts.clear();
+        (self.records, self.failures) = (0, 0);
+        if self.open.take().is_some() {
+            self.metrics.aborted.increment(1);
+            // A producer that cannot abort cannot go on: its successor ends the transaction.
+            self.producer.abort().map_err(|e| match e {
+                TransactionError::Aborted(e) => TransactionError::Fatal(e),
+                other => other,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl Partition {
+    fn at(offset: i64) -> Self {
+        Self {
+            first: offset,
+            next: offset,
+            records: 0,
+            items: 0,
+            dead_lettered: 0,
+            max_event_time: None,
+            end_reached: false,
+            listed: None,
+        }
+    }
+
+    /// Nothing was said about it for a while.
+    fn wants_listing(&self) -> bool {
+        self.listed.is_none_or(|at| at.elapsed() >= HEARTBEAT)
+    }
+
+    /// What it covered is committed.
+    fn settle(&mut self, now: Instant) {
+        *self = Self { end_reached: self.end_reached, listed: Some(now), ..Self::at(self.next) };
+    }
+}
+
+/// Why a turn did not end well.
+enum Trouble {
+    Transaction(TransactionError),
+    StartAgain(String),
+    End(anyhow::Error),
+}
+
+impl From<TransactionError> for Trouble {
+    fn from(e: TransactionError) -> Self {
+        Self::Transaction(e)
+    }
+}
+
+impl From<rdkafka::error::KafkaError> for Trouble {
+    fn from(e: rdkafka::error::KafkaError) -> Self {
+        Self::StartAgain(e.to_string())
+    }
+}
+
+/// What cannot be encoded is a mistake of this program: better to end than to leave a hole.
+impl From<avro::AvroError> for Trouble {
+    fn from(e: avro::AvroError) -> Self {
+        Self::End(e.into())
+    }
+}
+
+impl From<anyhow::Error> for Trouble {
+    fn from(e: anyhow::Error) -> Self {
+        Self::StartAgain(e.to_string())
+    }
+}
+
+/// How far each partition of the topic was ever counted, from the `sources` of what is left of the topic of rates.
+fn counted_before(task: &Task) -> anyhow::Result<hashbrown::HashMap<i32, i64>> {
+    let mut known = schemas::known()?;
+    schemas::load(&task.config.kafka, &task.config.topics.schemas, &mut known)?;
+    let mut counted = hashbrown::HashMap::new();
+    let reader = Reader::open(&task.config.kafka, &task.config.topics.rates, 0)?;
+    reader.to_end(Duration::from_secs(30), |event| {
+        let Event::Record(record) = event else { return };
+        let Some(Ok(batch)) = record.payload().map(|p| known.decode::<bounceflow_event::RateBatch>(p)) else { return };
+        for source in batch.sources.iter().filter(|s| s.topic == task.input.topic && s.last_offset >= s.first_offset) {
+            let last = counted.entry(source.partition).or_insert(source.last_offset);
+            *last = (*last).max(source.last_offset);
+        }
+    })?;
+    Ok(counted)
+}

@@ -1,0 +1,120 @@
+//! The command line: what can be asked of the binary, and how it answers (exit codes, logs).
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, Mistakes};
+use crate::run::{self, Role};
+use crate::starting::From;
+use crate::{explain, topics};
+
+/// Streaming processor for e-mail delivery events on Kafka: exact failure rates and classified failures in ClickHouse.
+#[derive(Parser)]
+#[command(name = "bounceflow", version, after_help = "Exit codes: 0 done, 1 failed (or an audit found something), 2 wrong usage or configuration.\n\nExample: bounceflow run --config bounceflow.toml")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Args)]
+struct Configured {
+    /// Configuration file
+    #[arg(long, short, env = "BOUNCEFLOW_CONFIG", default_value = "bounceflow.toml")]
+    config: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the roles of this process until SIGTERM
+    #[command(after_help = "Example: bounceflow run --config bounceflow.toml --role classify")]
+    Run {
+        #[command(flatten)]
+        configured: Configured,
+        /// A role to play; all of them where none is named
+        #[arg(long)]
+        role: Vec<Role>,
+        /// Where to start partitions without a usable committed offset: `beginning`, `end` or a time (RFC 3339)
+        #[arg(long)]
+        from: Option<From>,
+    },
+    /// Check a configuration: every mistake, each with its path
+    #[command(after_help = "Example: bounceflow check-config --config bounceflow.toml")]
+    CheckConfig {
+        #[command(flatten)]
+        configured: Configured,
+    },
+    /// Create bounceflow's own topics
+    #[command(after_help = "Example: bounceflow create-topics --config bounceflow.toml --failures-partitions 12 --replication 3")]
+    CreateTopics {
+        #[command(flatten)]
+        configured: Configured,
+        #[command(flatten)]
+        args: topics::Args,
+    },
+    /// Bring the tables and views of ClickHouse to this version
+    #[command(after_help = "Example: bounceflow migrate --config bounceflow.toml")]
+    Migrate {
+        #[command(flatten)]
+        configured: Configured,
+    },
+    /// Say what an SMTP reply means, and which rule says so
+    #[command(after_help = "Examples:\n  bounceflow explain \"550 5.1.1 The email account that you tried to reach does not exist\" --mx gmail-smtp-in.l.google.com\n  bounceflow explain --jsonl < replies.jsonl")]
+    Explain(explain::Args),
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    // clap itself ends with 2 on wrong usage, and with 0 on --help.
+    let cli = Cli::parse();
+    match act(cli.command) {
+        Ok(code) => code,
+        Err(e) if e.is::<Mistakes>() => fail(&e, 2),
+        // Whoever reads our output may stop reading: that is no failure of ours.
+        Err(e) if e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
+        Err(e) => fail(&e, 1),
+    }
+}
+
+fn fail(e: &anyhow::Error, code: u8) -> ExitCode {
+    drop(writeln!(std::io::stderr(), "bounceflow: {e:#}"));
+    ExitCode::from(code)
+}
+
+fn act(command: Command) -> anyhow::Result<ExitCode> {
+    let mut out = std::io::stdout();
+    match command {
+        Command::Run { configured, role, from } => {
+            log_as_json();
+            run::run(Config::load(&configured.config)?, &role, from)?;
+        }
+        Command::CheckConfig { configured } => {
+            Config::load(&configured.config)?;
+            writeln!(out, "{}: no mistakes", configured.config.display())?;
+        }
+        Command::CreateTopics { configured, args } => {
+            for line in topics::create(&Config::load(&configured.config)?, &args)? {
+                writeln!(out, "{line}")?;
+            }
+        }
+        Command::Migrate { configured } => {
+            let warehouse = bounceflow_warehouse::Warehouse::new(Config::load(&configured.config)?.clickhouse)?;
+            let applied = one_thread()?.block_on(warehouse.migrate(&mut |line| drop(writeln!(std::io::stdout(), "{line}"))))?;
+            writeln!(out, "{} migrations applied; {} is at this version", applied.len(), warehouse.database())?;
+        }
+        Command::Explain(args) => explain::run(&args)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn one_thread() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+/// Structured logs on standard error; RUST_LOG narrows or widens them.
+fn log_as_json() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).with_writer(std::io::stderr).init();
+}

@@ -1,0 +1,333 @@
+//! The counts of one transaction, and the `RateBatch` records they leave as.
+//!
+//! Pure. Bounded by the records of a transaction; campaigns and patterns are capped apart.
+
+use std::hash::BuildHasher;
+
+use bounceflow_enrich::{IspId, Isps};
+use bounceflow_event::{
+    CategoryCount, EventType, Failure, IgnoreReason, IgnoredCount, PatternCount, RateBatch, RateRow, Severity, Source,
+};
+use foldhash::fast::FixedState;
+use hashbrown::{HashMap, HashTable};
+
+use crate::process::Sample;
+
+/// Width of a bucket of event time. Seconds.
+pub const BUCKET_SECONDS: i64 = 10;
+
+/// A `RateBatch` record is split near this size. Bytes.
+const SPLIT_BYTES: usize = 512 * 1024;
+/// Distinct patterns followed within one transaction; when there are more, those that come later are not listed.
+const MAX_PATTERNS_FOLLOWED: usize = 4096;
+/// Strings kept from one transaction to the next, so that a steady stream allocates none.
+const MAX_STRINGS_KEPT: usize = 50_000;
+
+/// The campaign under which those beyond the cap are counted.
+pub const OTHER_CAMPAIGN: &str = "other";
+
+/// The counts of one transaction.
+pub struct Counts {
+    limits: Limits,
+    strings: Strings,
+    rows: HashMap<Key, Row, FixedState>,
+    campaigns: HashMap<u32, (), FixedState>,
+    patterns: HashMap<(u64, IspId, u32), Pattern, FixedState>,
+    ignored: Vec<(IgnoreReason, i64)>,
+}
+
+/// What is capped.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Distinct campaigns counted apart.
+    pub campaigns: usize,
+    /// Patterns listed.
+    pub patterns: usize,
+}
+
+/// What stands on every `RateBatch`.
+#[derive(Clone, Copy, Debug)]
+pub struct Header<'a> {
+    /// transactional.id of the thread.
+    pub producer: &'a str,
+    /// Version of the rules.
+    pub rules_version: &'a str,
+    /// Version of the masking.
+    pub pattern_version: i32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    bucket: i64,
+    isp: IspId,
+    identity: u32,
+    sending_ip: u32,
+    campaign: u32,
+}
+
+#[derive(Default)]
+struct Row {
+    deliveries: i64,
+    first_attempts: i64,
+    hard: i64,
+    soft: i64,
+    deferred: i64,
+    blocked: i64,
+    blocked_deferrals: i64,
+    complaints: i64,
+    late_bounces: i64,
+    drops: i64,
+    /// Category, bounces, deferrals, late bounces. Few, so a list is searched faster than a map.
+    categories: Vec<(u32, [i64; 3])>,
+}
+
+struct Pattern {
+    count: i64,
+    category: u32,
+    rule: u32,
+    sample: String,
+}
+
+impl Counts {
+    /// Nothing counted yet.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            strings: Strings::default(),
+            rows: HashMap::default(),
+            campaigns: HashMap::default(),
+            patterns: HashMap::default(),
+            ignored: Vec::new(),
+        }
+    }
+
+    /// Counts an item, with the failure it left.
+    pub fn add(&mut self, sample: &Sample<'_>, failure: Option<&Failure<'_>>) {
+        let identity = self.strings.id(&sample.identity);
+        let key = Key {
+            bucket: sample.time.div_euclid(1000 * BUCKET_SECONDS) * BUCKET_SECONDS,
+            isp: sample.isp,
+            identity,
+            sending_ip: self.strings.id(sample.sending_ip),
+            campaign: self.campaign(sample.campaign),
+        };
+        let row = self.rows.entry(key).or_default();
+        row.first_attempts += i64::from(sample.first_attempt);
+        let kind = match (sample.event, sample.severity) {
+            (EventType::Delivery, _) => return row.deliveries += 1,
+            (EventType::Drop, _) => return row.drops += 1,
+            (EventType::Complaint, _) => return row.complaints += 1,
+            (EventType::Deferral, _) => {
+                row.deferred += 1;
+                row.blocked_deferrals += i64::from(sample.blocked);
+                1
+            }
+            (EventType::OobBounce, _) => {
+                row.late_bounces += 1;
+                2
+            }
+            (EventType::Bounce, severity) => {
+                if severity == Some(Severity::Hard) {
+                    row.hard += 1;
+                } else {
+                    row.soft += 1;
+                }
+                row.blocked += i64::from(sample.blocked);
+                0
+            }
+        };
+        let Some(failure) = failure else { return };
+        let category = self.strings.id(failure.category);
+        match row.categories.iter_mut().find(|(c, _)| *c == category) {
+            Some((_, counts)) => counts[kind] += 1,
+            None => {
+                let mut counts = [0; 3];
+                counts[kind] = 1;
+                row.categories.push((category, counts));
+            }
+        }
+        self.follow(failure, sample.isp, identity, category);
+    }
+
+    /// Counts an item that says nothing about a delivery.
+    pub fn ignore(&mut self, reason: IgnoreReason) {
+        match self.ignored.iter_mut().find(|(r, _)| *r == reason) {
+            Some((_, count)) => *count += 1,
+            None => self.ignored.push((reason, 1)),
+        }
+    }
+
+    /// Hands out the counts as one or more batches, the sources in the first, and begins anew.
+    pub fn drain(&mut self, header: Header<'_>, isps: &Isps, sources: Vec<Source<'_>>, mut each: impl FnMut(&RateBatch<'_>)) {
+        self.ignored.sort_unstable();
+        let mut batches = vec![RateBatch { sources, ..empty(header) }];
+        let mut bytes = batches[0].sources.len() * 64;
+        let mut keys: Vec<&Key> = self.rows.keys().collect();
+        // A total order, so that the same records give the same bytes.
+        keys.sort_unstable_by_key(|k| (k.bucket, isps.id(k.isp), self.strings.get(k.identity), self.strings.get(k.sending_ip), self.strings.get(k.campaign)));
+        for key in keys {
+            let row = wire_row(key, &self.rows[key], &self.strings, isps);
+            let size = 40 + row.isp.len() + row.identity.len() + row.sending_ip.len() + row.campaign.len() + 30 * row.categories.len();
+            if bytes + size > SPLIT_BYTES {
+                batches.push(empty(header));
+                bytes = 0;
+            }
+            bytes += size;
+            if let Some(batch) = batches.last_mut() {
+                batch.rows.push(row);
+            }
+        }
+        for pattern in self.top_patterns(isps) {
+            let size = 60 + pattern.identity.len() + pattern.sample.len();
+            if bytes + size > SPLIT_BYTES {
+                batches.push(empty(header));
+                bytes = 0;
+            }
+            bytes += size;
+            if let Some(batch) = batches.last_mut() {
+                batch.patterns.push(pattern);
+            }
+        }
+        batches[0].ignored = self.ignored.iter().map(|(r, count)| IgnoredCount { reason: r.as_str(), count: *count }).collect();
+        let parts = batches.len() as i32;
+        for (part, batch) in batches.iter_mut().enumerate() {
+            batch.part = part as i32;
+            batch.parts = parts;
+            each(batch);
+        }
+        drop(batches);
+        self.clear();
+    }
+
+    /// Forgets what was counted: its transaction was aborted.
+    pub fn clear(&mut self) {
+        self.rows.clear();
+        self.campaigns.clear();
+        self.patterns.clear();
+        self.ignored.clear();
+        self.strings.shrink();
+    }
+
+    fn campaign(&mut self, name: &str) -> u32 {
+        let id = self.strings.id(name);
+        if name.is_empty() || self.campaigns.contains_key(&id) {
+            return id;
+        }
+        if self.campaigns.len() < self.limits.campaigns {
+            self.campaigns.insert(id, ());
+            return id;
+        }
+        self.strings.id(OTHER_CAMPAIGN)
+    }
+
+    fn follow(&mut self, failure: &Failure<'_>, isp: IspId, identity: u32, category: u32) {
+        if failure.pattern == 0 {
+            return;
+        }
+        let key = (failure.pattern as u64, isp, identity);
+        let room = self.patterns.len() < MAX_PATTERNS_FOLLOWED;
+        match self.patterns.get_mut(&key) {
+            Some(pattern) => pattern.count += 1,
+            None if room => {
+                let rule = self.strings.id(failure.rule);
+                let sample = failure.diagnostic.to_owned();
+                self.patterns.insert(key, Pattern { count: 1, category, rule, sample });
+            }
+            None => {}
+        }
+    }
+
+    fn top_patterns<'a>(&'a self, isps: &'a Isps) -> Vec<PatternCount<'a>> {
+        let mut all: Vec<PatternCount<'a>> = self
+            .patterns
+            .iter()
+            .map(|((fingerprint, isp, identity), pattern)| PatternCount {
+                pattern: *fingerprint as i64,
+                isp: isps.id(*isp),
+                identity: self.strings.get(*identity),
+                category: self.strings.get(pattern.category),
+                rule: self.strings.get(pattern.rule),
+                count: pattern.count,
+                sample: &pattern.sample,
+            })
+            .collect();
+        all.sort_unstable_by(|a, b| b.count.cmp(&a.count).then_with(|| (a.pattern, a.isp, a.identity).cmp(&(b.pattern, b.isp, b.identity))));
+        all.truncate(self.limits.patterns);
+        all
+    }
+}
+
+fn empty(header: Header<'_>) -> RateBatch<'_> {
+    RateBatch {
+        producer: header.producer,
+        rules_version: header.rules_version,
+        pattern_version: header.pattern_version,
+        ..RateBatch::default()
+    }
+}
+
+fn wire_row<'a>(key: &Key, row: &Row, strings: &'a Strings, isps: &'a Isps) -> RateRow<'a> {
+    let mut categories: Vec<CategoryCount<'a>> = row
+        .categories
+        .iter()
+        .map(|(category, [bounces, deferrals, late_bounces])| CategoryCount {
+            category: strings.get(*category),
+            bounces: *bounces,
+            deferrals: *deferrals,
+            late_bounces: *late_bounces,
+        })
+        .collect();
+    categories.sort_unstable_by_key(|c| c.category);
+    RateRow {
+        bucket: key.bucket,
+        isp: isps.id(key.isp),
+        identity: strings.get(key.identity),
+        sending_ip: strings.get(key.sending_ip),
+        campaign: strings.get(key.campaign),
+        deliveries: row.deliveries,
+        first_attempts: row.first_attempts,
+        hard: row.hard,
+        soft: row.soft,
+        deferred: row.deferred,
+        blocked: row.blocked,
+        blocked_deferrals: row.blocked_deferrals,
+        complaints: row.complaints,
+        late_bounces: row.late_bounces,
+        drops: row.drops,
+        categories,
+    }
+}
+
+/// Strings by number. Numbers hold until [`shrink`](Self::shrink).
+#[derive(Default)]
+struct Strings {
+    hasher: FixedState,
+    by_text: HashTable<u32>,
+    texts: Vec<Box<str>>,
+}
+
+impl Strings {
+    fn id(&mut self, text: &str) -> u32 {
+        let Self { hasher, by_text, texts } = self;
+        let hash = hasher.hash_one(text);
+        if let Some(id) = by_text.find(hash, |id| &*texts[*id as usize] == text) {
+            return *id;
+        }
+        let id = texts.len() as u32;
+        texts.push(text.into());
+        by_text.insert_unique(hash, id, |id| hasher.hash_one(&*texts[*id as usize]));
+        id
+    }
+
+    fn get(&self, id: u32) -> &str {
+        &self.texts[id as usize]
+    }
+
+    /// Only between transactions: numbers are given out anew.
+    fn shrink(&mut self) {
+        if self.texts.len() > MAX_STRINGS_KEPT {
+            self.by_text.clear();
+            self.texts.clear();
+        }
+    }
+}

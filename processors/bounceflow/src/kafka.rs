@@ -1,0 +1,489 @@
+//! Kafka clients as the loops use them: a consumer whose rebalances are values, a producer whose transactions have three ends.
+//!
+//! This file alone names librdkafka's callbacks and its client properties. A callback only sets flags: the loop that polls
+//! learns of a rebalance as an [`Event`] and acts outside of the callback.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, ConsumerGroupMetadata};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::BorrowedMessage;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::stop::Stop;
+
+/// How long one call to a broker may take before it is given up or repeated.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A transaction left open by a dead process blocks readers for this long; the same `transactional.id` coming back ends it at once.
+const TRANSACTION_TIMEOUT_MS: &str = "10000";
+
+/// The largest record bounceflow writes, so that whatever it could read it can dead-letter. Bytes.
+const MAX_RECORD_BYTES: &str = "67108864";
+
+/// Reading speed hangs on these: librdkafka's own backoff of 1000 ms stalls a fast reader for a second at a time.
+const CONSUMER_DEFAULTS: &[(&str, &str)] =
+    &[("fetch.queue.backoff.ms", "5"), ("queued.max.messages.kbytes", "65536"), ("session.timeout.ms", "15000")];
+
+/// Counting exactly once stands on these.
+const CONSUMER_FIXED: &[(&str, &str)] = &[
+    // With offsets of a transaction pending, a read_uncommitted consumer is handed the old offset and counts twice.
+    ("isolation.level", "read_committed"),
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    ("auto.offset.reset", "error"),
+    ("enable.partition.eof", "true"),
+    // Eager on purpose: a rebalance takes everything away, so there is one path to start and one to drop.
+    ("partition.assignment.strategy", "range"),
+];
+
+const PRODUCER_DEFAULTS: &[(&str, &str)] = &[
+    ("linger.ms", "5"),
+    ("compression.type", "lz4"),
+    ("queue.buffering.max.kbytes", "131072"),
+    ("queue.buffering.max.messages", "500000"),
+];
+
+/// bounceflow's defaults, then the operator's properties, then what must be so.
+fn client_config(properties: &BTreeMap<String, String>, defaults: &[(&str, &str)], fixed: &[(&str, &str)]) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("client.id", "bounceflow").set("log.connection.close", "false");
+    let operators = properties.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    for (name, value) in defaults.iter().copied().chain(operators).chain(fixed.iter().copied()) {
+        config.set(name, value);
+    }
+    config.set_log_level(RDKafkaLogLevel::Warning);
+    config
+}
+
+/// The settings of every consumer.
+pub fn consumer_config(properties: &BTreeMap<String, String>, group: &str) -> ClientConfig {
+    let mut config = client_config(properties, CONSUMER_DEFAULTS, CONSUMER_FIXED);
+    config.set("group.id", group);
+    config
+}
+
+/// What a poll of the consumer brought.
+pub enum Event<'a> {
+    /// A record.
+    Record(BorrowedMessage<'a>),
+    /// The end of this partition was reached.
+    End(i32),
+    /// The group gave this consumer partitions. Nothing is read until [`Consumer::start`].
+    Assigned(TopicPartitionList),
+    /// All partitions were taken away.
+    Revoked,
+    /// A committed or asked-for offset is not in the log (any more).
+    OffsetGone,
+    /// Something went wrong; the client goes on by itself unless it is fatal.
+    Error(KafkaError),
+    /// Nothing in the time given.
+    Idle,
+}
+
+/// A consumer whose rebalances are events.
+pub struct Consumer {
+    inner: BaseConsumer<Context>,
+}
+
+/// Where a partition was left: the committed offset and the metadata committed with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// Topic.
+    pub topic: String,
+    /// Partition.
+    pub partition: i32,
+    /// Next offset to read; none where the group never committed, or its offsets expired.
+    pub offset: Option<i64>,
+    /// Metadata string.
+    pub metadata: String,
+    /// First offset the log still holds.
+    pub low: i64,
+    /// End of the log.
+    pub high: i64,
+}
+
+impl Consumer {
+    /// Joins `group` as the static member `instance`.
+    pub fn join(properties: &BTreeMap<String, String>, group: &str, instance: &str, topics: &[&str]) -> Result<Self, KafkaError> {
+        let mut config = consumer_config(properties, group);
+        config.set("group.instance.id", instance);
+        let inner = BaseConsumer::from_config_and_context(&config, Context::default())?;
+        inner.subscribe(topics)?;
+        Ok(Self { inner })
+    }
+
+    /// Waits up to `timeout` for the next event.
+    pub fn poll(&self, timeout: Duration) -> Event<'_> {
+        let polled = self.inner.poll(timeout);
+        let context = self.inner.context();
+        if context.rebalanced.load(Ordering::Relaxed) {
+            return context.take_rebalance();
+        }
+        match polled {
+            Some(Ok(message)) => Event::Record(message),
+            Some(Err(KafkaError::PartitionEOF(partition))) => Event::End(partition),
+            Some(Err(KafkaError::MessageConsumption(
+                RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::NoOffset,
+            ))) => Event::OffsetGone,
+            Some(Err(e)) => Event::Error(e),
+            None => Event::Idle,
+        }
+    }
+
+    /// The membership to name in transactions. Capture it when partitions are assigned, never later: a stale one is refused.
+    pub fn group_metadata(&self) -> Option<ConsumerGroupMetadata> {
+        self.inner.group_metadata()
+    }
+
+    /// Where the group left the partitions, and what their logs hold.
+    pub fn committed(&self, partitions: &[(String, i32)]) -> Result<Vec<Committed>, KafkaError> {
+        let mut list = TopicPartitionList::new();
+        for (topic, partition) in partitions {
+            list.add_partition(topic, *partition);
+        }
+        let list = self.inner.committed_offsets(list, CALL_TIMEOUT)?;
+        list.elements()
+            .iter()
+            .map(|element| {
+                element.error()?;
+                let (low, high) = self.inner.fetch_watermarks(element.topic(), element.partition(), CALL_TIMEOUT)?;
+                let offset = match element.offset() {
+                    Offset::Offset(offset) => Some(offset),
+                    _ => None,
+                };
+                Ok(Committed {
+                    topic: element.topic().to_owned(),
+                    partition: element.partition(),
+                    offset,
+                    metadata: element.metadata().to_owned(),
+                    low,
+                    high,
+                })
+            })
+            .collect()
+    }
+
+    /// The first offset of a partition at or after a time, in milliseconds since the epoch; the end of the log where there is none.
+    pub fn offset_at(&self, topic: &str, partition: i32, time: i64) -> Result<Offset, KafkaError> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(time))?;
+        let list = self.inner.offsets_for_times(list, CALL_TIMEOUT)?;
+        Ok(list.elements().first().map_or(Offset::End, |element| element.offset()))
+    }
+
+    /// Starts (again) at these offsets, and at nothing else.
+    pub fn start(&self, positions: &[(String, i32, i64)]) -> Result<(), KafkaError> {
+        let mut list = TopicPartitionList::new();
+        for (topic, partition, offset) in positions {
+            list.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
+        }
+        self.inner.assign(&list)
+    }
+
+    /// Stops handing out records of a partition; the rest goes on, and so does membership.
+    pub fn pause(&self, topic: &str, partition: i32) -> Result<(), KafkaError> {
+        self.inner.pause(&one(topic, partition))
+    }
+
+    /// Reads a partition again from `offset`, and ends a pause.
+    pub fn seek(&self, topic: &str, partition: i32, offset: i64) -> Result<(), KafkaError> {
+        self.inner.seek(topic, partition, Offset::Offset(offset), CALL_TIMEOUT)?;
+        self.inner.resume(&one(topic, partition))
+    }
+
+    /// End of the log.
+    pub fn end_of(&self, topic: &str, partition: i32) -> Result<i64, KafkaError> {
+        self.inner.fetch_watermarks(topic, partition, CALL_TIMEOUT).map(|(_, high)| high)
+    }
+
+    /// Whether the client can go on after this error.
+    pub fn is_fatal(error: &KafkaError) -> bool {
+        matches!(error, KafkaError::MessageConsumptionFatal(_))
+    }
+}
+
+fn one(topic: &str, partition: i32) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    list.add_partition(topic, partition);
+    list
+}
+
+/// The partitions of a list.
+pub fn partitions_of(list: &TopicPartitionList) -> Vec<(String, i32)> {
+    list.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect()
+}
+
+/// Reads one partition from its beginning to its end, outside of any group.
+pub struct Reader {
+    consumer: Consumer,
+    topic: String,
+    partition: i32,
+    high: i64,
+}
+
+impl Reader {
+    /// At the beginning.
+    pub fn open(properties: &BTreeMap<String, String>, topic: &str, partition: i32) -> Result<Self, KafkaError> {
+        // The group is only named because the client wants one: nothing is committed, nobody joins.
+        let config = consumer_config(properties, "bounceflow.reader");
+        let consumer = Consumer { inner: BaseConsumer::from_config_and_context(&config, Context::default())? };
+        let (low, high) = consumer.inner.fetch_watermarks(topic, partition, CALL_TIMEOUT)?;
+        consumer.start(&[(topic.to_owned(), partition, low)])?;
+        Ok(Self { consumer, topic: topic.to_owned(), partition, high })
+    }
+
+    /// Hands every record to `each`, until the end that read_committed sees. An error where nothing comes for `patience`.
+    pub fn to_end(&self, patience: Duration, mut each: impl FnMut(Event<'_>)) -> anyhow::Result<()> {
+        let mut heard = Instant::now();
+        while self.high > 0 && heard.elapsed() < patience {
+            match self.consumer.poll(Duration::from_millis(100)) {
+                Event::Record(record) => {
+                    heard = Instant::now();
+                    each(Event::Record(record));
+                }
+                Event::End(_) => return Ok(()),
+                Event::OffsetGone => anyhow::bail!("{}/{}: records were deleted while it was read", self.topic, self.partition),
+                Event::Error(e) if Consumer::is_fatal(&e) => return Err(e.into()),
+                _ => {}
+            }
+        }
+        anyhow::ensure!(self.high == 0, "{}/{}: nothing came for {} s", self.topic, self.partition, patience.as_secs());
+        Ok(())
+    }
+}
+
+/// How a transaction failed.
+#[derive(Debug)]
+pub enum TransactionError {
+    /// It was aborted, or must be: nothing of it is visible. Start again from the committed offsets.
+    Aborted(KafkaError),
+    /// The producer is of no more use. Make a new one.
+    Fatal(KafkaError),
+    /// Another process uses this `transactional.id`: this one must end.
+    Fenced(KafkaError),
+}
+
+impl TransactionError {
+    /// What librdkafka said.
+    pub fn cause(&self) -> &KafkaError {
+        match self {
+            Self::Aborted(e) | Self::Fatal(e) | Self::Fenced(e) => e,
+        }
+    }
+
+    fn from(error: KafkaError) -> Self {
+        let fenced = [RDKafkaErrorCode::Fenced, RDKafkaErrorCode::ProducerFenced, RDKafkaErrorCode::InvalidProducerEpoch];
+        match &error {
+            KafkaError::Transaction(e) if e.is_fatal() && fenced.contains(&e.code()) => Self::Fenced(error),
+            KafkaError::Transaction(e) if e.txn_requires_abort() => Self::Aborted(error),
+            KafkaError::Transaction(_) => Self::Fatal(error),
+            _ => Self::Aborted(error),
+        }
+    }
+}
+
+/// A transactional producer.
+pub struct Producer {
+    inner: BaseProducer<Context>,
+}
+
+impl Producer {
+    /// Takes over `transactional_id`: ends what an earlier process left open under it. Waits for Kafka until `stop`.
+    pub fn take_over(
+        properties: &BTreeMap<String, String>,
+        transactional_id: &str,
+        stop: &Stop,
+    ) -> Result<Option<Self>, TransactionError> {
+        let fixed = [
+            ("transactional.id", transactional_id),
+            ("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS),
+            ("message.max.bytes", MAX_RECORD_BYTES),
+        ];
+        let config = client_config(properties, PRODUCER_DEFAULTS, &fixed);
+        let inner = BaseProducer::from_config_and_context(&config, Context::default()).map_err(TransactionError::Fatal)?;
+        while !stop.is_set() {
+            match inner.init_transactions(CALL_TIMEOUT) {
+                Ok(()) => return Ok(Some(Self { inner })),
+                Err(KafkaError::Transaction(e)) if e.is_retriable() => {
+                    tracing::warn!(transactional_id, error = %e, "Kafka does not answer yet; waiting for it");
+                }
+                Err(e) => return Err(TransactionError::from(e)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Begins a transaction.
+    pub fn begin(&self) -> Result<(), TransactionError> {
+        self.inner.begin_transaction().map_err(TransactionError::from)
+    }
+
+    /// Writes a record within the transaction. Waits where the buffer is full: it is bounded.
+    pub fn send(&self, record: BaseRecord<'_, [u8], [u8]>) -> Result<(), TransactionError> {
+        let mut record = record;
+        loop {
+            match self.inner.send(record) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    self.inner.poll(Duration::from_millis(1));
+                    record = back;
+                }
+                Err((e, _)) => return Err(TransactionError::Aborted(e)),
+            }
+        }
+    }
+
+    /// Commits the transaction together with the input offsets it settles, each with its metadata.
+    ///
+    /// An unknown result is asked for again by the same call: aborting and replaying could count twice.
+    pub fn commit(&self, offsets: &[(String, i32, i64, String)], group: &ConsumerGroupMetadata) -> Result<(), TransactionError> {
+        self.settle();
+        let mut list = TopicPartitionList::new();
+        for (topic, partition, offset, metadata) in offsets {
+            let mut element = list.add_partition(topic, *partition);
+            element.set_offset(Offset::Offset(*offset)).map_err(TransactionError::Aborted)?;
+            element.set_metadata(metadata);
+        }
+        repeat(|| self.inner.send_offsets_to_transaction(&list, group, CALL_TIMEOUT))?;
+        repeat(|| self.inner.commit_transaction(CALL_TIMEOUT))
+    }
+
+    /// Commits a transaction that settles no input.
+    pub fn commit_without_offsets(&self) -> Result<(), TransactionError> {
+        self.settle();
+        repeat(|| self.inner.commit_transaction(CALL_TIMEOUT))
+    }
+
+    /// Waits for what is in flight. `commit_transaction` of the binding waits in steps of 100 ms; steps of 1 ms cost a tenth.
+    /// It ends: a record that cannot be delivered fails within the transaction's timeout.
+    fn settle(&self) {
+        while self.inner.in_flight_count() > 0 {
+            self.inner.poll(Duration::from_millis(1));
+        }
+    }
+
+    /// Aborts the transaction.
+    pub fn abort(&self) -> Result<(), TransactionError> {
+        repeat(|| self.inner.abort_transaction(CALL_TIMEOUT))
+    }
+}
+
+/// Repeats a call while its result is unknown but can be asked for again.
+fn repeat(mut call: impl FnMut() -> Result<(), KafkaError>) -> Result<(), TransactionError> {
+    loop {
+        match call() {
+            Ok(()) => return Ok(()),
+            Err(KafkaError::Transaction(e)) if e.is_retriable() && !e.is_fatal() && !e.txn_requires_abort() => {
+                tracing::warn!(error = %e, "A call of a transaction was not answered; asking again");
+            }
+            Err(e) => return Err(TransactionError::from(e)),
+        }
+    }
+}
+
+/// Waits until Kafka answers and every topic is there, with a log line every few seconds. False: told to stop before.
+pub fn wait_for_topics(properties: &BTreeMap<String, String>, topics: &[&str], stop: &Stop) -> Result<bool, KafkaError> {
+    let mut config = client_config(properties, &[], &[]);
+    config.set_log_level(RDKafkaLogLevel::Critical);
+    let client: BaseConsumer<Context> = BaseConsumer::from_config_and_context(&config, Context::quiet())?;
+    let mut said: Option<Instant> = None;
+    while !stop.is_set() {
+        let problem = match client.fetch_metadata(None, Duration::from_secs(2)) {
+            Err(e) => format!("Kafka does not answer at {}: {e}", properties.get("bootstrap.servers").map_or("", String::as_str)),
+            Ok(metadata) => {
+                let there = |topic: &&&str| metadata.topics().iter().any(|t| t.name() == **topic && !t.partitions().is_empty());
+                let missing: Vec<&str> = topics.iter().filter(|t| !there(t)).copied().collect();
+                if missing.is_empty() {
+                    return Ok(true);
+                }
+                format!("topics are missing: {}; create them (`bounceflow create-topics` makes bounceflow's own)", missing.join(", "))
+            }
+        };
+        if said.is_none_or(|at| at.elapsed() > Duration::from_secs(10)) {
+            tracing::warn!(problem, "Waiting for Kafka");
+            said = Some(Instant::now());
+        }
+        stop.wait(Duration::from_millis(500));
+    }
+    Ok(false)
+}
+
+#[derive(Default)]
+pub(crate) struct Context {
+    rebalanced: AtomicBool,
+    /// The last rebalance: partitions given, or (none) all taken away. A poll serves one and then returns.
+    rebalance: Mutex<Option<TopicPartitionList>>,
+    quiet: bool,
+}
+
+impl Context {
+    fn quiet() -> Self {
+        Self { quiet: true, ..Self::default() }
+    }
+
+    fn note(&self, rebalance: Option<TopicPartitionList>) {
+        *self.rebalance.lock().unwrap_or_else(|e| e.into_inner()) = rebalance;
+        self.rebalanced.store(true, Ordering::Release);
+    }
+
+    fn take_rebalance<'a>(&self) -> Event<'a> {
+        self.rebalanced.store(false, Ordering::Release);
+        self.rebalance.lock().unwrap_or_else(|e| e.into_inner()).take().map_or(Event::Revoked, Event::Assigned)
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if self.quiet {
+            return;
+        }
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
+                tracing::warn!(facility, message, "Kafka client");
+            }
+            RDKafkaLogLevel::Warning => tracing::info!(facility, message, "Kafka client"),
+            _ => tracing::debug!(facility, message, "Kafka client"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if !self.quiet {
+            tracing::warn!(%error, reason, "Kafka client; it goes on by itself");
+        }
+    }
+}
+
+impl ConsumerContext for Context {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            // Not assigned here: where to start takes calls to the broker, and those have no place in a callback.
+            self.note(Some(list.clone()));
+        } else {
+            if let Err(e) = consumer.unassign() {
+                tracing::warn!(error = %e, "Giving partitions back failed");
+            }
+            self.note(None);
+        }
+    }
+}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &rdkafka::producer::DeliveryResult<'_>, (): ()) {
+        if let Err((e, _)) = result
+            && *e != KafkaError::MessageProduction(RDKafkaErrorCode::PurgeQueue)
+        {
+            // The transaction it belongs to can no longer be committed: that is where it is handled.
+            tracing::debug!(error = %e, "A record was not delivered");
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! bounceflow: delivery events from Kafka to exact failure rates and classified failures in ClickHouse.
+//!
+//! The binary's own library, so that tests and benchmarks reach its parts. The loops (`classify`, `sink`) are one file each, read
+//! from the top; what they decide is decided in pure code (`process`, `counts`, `starting`, `intent`).
+
+pub mod cli;
+pub mod config;
+pub mod run;
+pub mod classify;
+pub mod process;
+pub mod counts;
+pub mod sink;
+pub mod intent;
+pub mod starting;
+pub mod kafka;
+pub mod schemas;
+pub mod explain;
+pub mod topics;
+pub mod http;
+pub mod health;
+pub mod metrics;
+pub mod stop;

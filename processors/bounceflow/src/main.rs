@@ -1,0 +1,5 @@
+//! The `bounceflow` binary.
+
+fn main() -> std::process::ExitCode {
+    bounceflow::cli::main()
+}

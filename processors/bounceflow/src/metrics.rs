@@ -1,0 +1,116 @@
+//! Every metric: name, labels and description in one place. Counters end in `_total`; units are base units.
+
+use metrics::{Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// Installs the recorder and describes every metric.
+pub fn install() -> anyhow::Result<PrometheusHandle> {
+    let seconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &seconds)?
+        .install_recorder()?;
+    describe();
+    Ok(handle)
+}
+
+fn describe() {
+    describe_counter!("bounceflow_classify_records_total", "Input records read and committed. Labels: topic");
+    describe_counter!("bounceflow_classify_items_total", "Items committed, by what they were. Labels: topic, outcome");
+    describe_counter!("bounceflow_classify_dead_lettered_total", "Items sent to the dead letter. Labels: topic, reason");
+    describe_counter!("bounceflow_classify_ignored_total", "Items that say nothing about a delivery. Labels: topic, reason");
+    describe_counter!("bounceflow_classify_transactions_total", "Transactions. Labels: topic, result (committed, aborted)");
+    describe_histogram!("bounceflow_classify_commit_seconds", Unit::Seconds, "Time to commit a transaction. Labels: topic");
+    describe_gauge!("bounceflow_classify_halted_partitions", "Input partitions that wait for an operator. Labels: topic");
+    describe_counter!("bounceflow_sink_rows_total", "Records settled in ClickHouse. Labels: table");
+    describe_counter!("bounceflow_sink_batches_total", "Answers of ClickHouse to inserts. Labels: table, verdict");
+    describe_counter!("bounceflow_sink_dead_lettered_total", "Records ClickHouse or the decoder refused. Labels: table, reason");
+    describe_histogram!("bounceflow_sink_insert_seconds", Unit::Seconds, "Time of one insert. Labels: table");
+    describe_gauge!("bounceflow_sink_halted_partitions", "Partitions that wait for an operator. Labels: table");
+    describe_gauge!("bounceflow_lag_records", "Records between what is committed and the end of the log. Labels: role, topic");
+    describe_gauge!("bounceflow_ready", "1 when the role is ready. Labels: role");
+}
+
+/// What the classify loop counts.
+pub struct Classify {
+    topic: String,
+    /// Records committed.
+    pub records: Counter,
+    /// Items counted.
+    pub counted: Counter,
+    /// Failures written.
+    pub failures: Counter,
+    /// Transactions committed.
+    pub committed: Counter,
+    /// Transactions aborted.
+    pub aborted: Counter,
+    /// Time to commit.
+    pub commit_seconds: Histogram,
+    /// Partitions that wait for an operator.
+    pub halted: Gauge,
+    /// Records behind.
+    pub lag: Gauge,
+}
+
+impl Classify {
+    /// For one input topic.
+    pub fn new(topic: &str) -> Self {
+        let t = topic.to_owned();
+        Self {
+            records: counter!("bounceflow_classify_records_total", "topic" => t.clone()),
+            counted: counter!("bounceflow_classify_items_total", "topic" => t.clone(), "outcome" => "counted"),
+            failures: counter!("bounceflow_classify_items_total", "topic" => t.clone(), "outcome" => "failure"),
+            committed: counter!("bounceflow_classify_transactions_total", "topic" => t.clone(), "result" => "committed"),
+            aborted: counter!("bounceflow_classify_transactions_total", "topic" => t.clone(), "result" => "aborted"),
+            commit_seconds: histogram!("bounceflow_classify_commit_seconds", "topic" => t.clone()),
+            halted: gauge!("bounceflow_classify_halted_partitions", "topic" => t.clone()),
+            lag: gauge!("bounceflow_lag_records", "role" => "classify", "topic" => t.clone()),
+            topic: t,
+        }
+    }
+
+    /// An item went to the dead letter.
+    pub fn dead_lettered(&self, reason: &'static str, count: u64) {
+        counter!("bounceflow_classify_dead_lettered_total", "topic" => self.topic.clone(), "reason" => reason).increment(count);
+    }
+
+    /// An item was ignored.
+    pub fn ignored(&self, reason: &'static str, count: u64) {
+        counter!("bounceflow_classify_ignored_total", "topic" => self.topic.clone(), "reason" => reason).increment(count);
+    }
+}
+
+/// What the sink loop counts, by table.
+pub struct Sink {
+    table: &'static str,
+    /// Records settled.
+    pub rows: Counter,
+    /// Time of one insert.
+    pub insert_seconds: Histogram,
+    /// Partitions that wait for an operator.
+    pub halted: Gauge,
+    /// Records behind.
+    pub lag: Gauge,
+}
+
+impl Sink {
+    /// For one table fed from `topic`.
+    pub fn new(table: &'static str, topic: &str) -> Self {
+        Self {
+            table,
+            rows: counter!("bounceflow_sink_rows_total", "table" => table),
+            insert_seconds: histogram!("bounceflow_sink_insert_seconds", "table" => table),
+            halted: gauge!("bounceflow_sink_halted_partitions", "table" => table),
+            lag: gauge!("bounceflow_lag_records", "role" => "sink", "topic" => topic.to_owned()),
+        }
+    }
+
+    /// ClickHouse answered an insert.
+    pub fn answered(&self, verdict: &'static str) {
+        counter!("bounceflow_sink_batches_total", "table" => self.table, "verdict" => verdict).increment(1);
+    }
+
+    /// A record went to the dead letter.
+    pub fn dead_lettered(&self, reason: &'static str) {
+        counter!("bounceflow_sink_dead_lettered_total", "table" => self.table, "reason" => reason).increment(1);
+    }
+}

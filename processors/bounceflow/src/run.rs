@@ -1,0 +1,114 @@
+//! `bounceflow run`: one thread per loop, the HTTP side, and an orderly end.
+
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread;
+
+use anyhow::Context as _;
+
+use crate::config::Config;
+use crate::health::Health;
+use crate::process::Tables;
+use crate::starting::From;
+use crate::stop::Stop;
+use crate::{classify, http, metrics, sink};
+
+/// One of the roles a process can play.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Role {
+    /// Reads delivery events, writes counts and failures.
+    Classify,
+    /// Writes counts and failures to ClickHouse.
+    Sink,
+}
+
+/// Runs the roles (all of them where none is named) until a signal asks to stop or a loop cannot go on.
+pub fn run(config: Config, roles: &[Role], from: Option<From>) -> anyhow::Result<()> {
+    let metrics = metrics::install()?;
+    let (stop, health) = (Stop::default(), Health::default());
+    let playing = |role| roles.is_empty() || roles.contains(&role);
+    let (config, tables) = split(config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let listener = runtime.block_on(http::bind(config.listen))?;
+    let listening = runtime.spawn(http::serve(listener, health.clone(), metrics, stop.clone()));
+    let signal = stop.clone();
+    runtime.spawn(async move {
+        wait_for_signal().await;
+        tracing::info!("Asked to stop; finishing what is open");
+        signal.set();
+    });
+
+    // A loop that ends says so here; the first that ends by an error ends the process.
+    let (ended, ends) = mpsc::channel();
+    let mut loops = 0;
+    let mut spawn = |name: String, body: Box<dyn FnOnce() -> anyhow::Result<()> + Send>| -> anyhow::Result<()> {
+        let (ended, context) = (ended.clone(), name.clone());
+        thread::Builder::new().name(name.chars().take(15).collect()).spawn(move || {
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+            let result = result.unwrap_or_else(|_| Err(anyhow::anyhow!("panicked")));
+            drop(ended.send(result.context(context)));
+        })?;
+        loops += 1;
+        Ok(())
+    };
+    if playing(Role::Classify) {
+        for input in &config.inputs {
+            for thread in 0..config.classify.threads {
+                let name = format!("classify {} {thread}", input.topic);
+                let task = classify::Task {
+                    config: Arc::clone(&config),
+                    tables: Arc::clone(&tables),
+                    input: input.clone(),
+                    thread,
+                    from,
+                    stop: stop.clone(),
+                    health: health.add(&name),
+                };
+                spawn(name, Box::new(move || classify::run(task)))?;
+            }
+        }
+    }
+    if playing(Role::Sink) {
+        let task = sink::Task { config: Arc::clone(&config), from, stop: stop.clone(), health: health.add("sink") };
+        spawn("sink".into(), Box::new(move || sink::run(task)))?;
+    }
+    drop(ended);
+    let mut result = Ok(());
+    for _ in 0..loops {
+        if let Err(e) = ends.recv().context("a loop ended without a word").and_then(|end| end) {
+            tracing::error!(error = format!("{e:#}"), "A loop cannot go on; the process ends");
+            result = result.and(Err(e));
+            stop.set();
+        }
+    }
+    stop.set();
+    match runtime.block_on(listening) {
+        Ok(served) => result.and(served),
+        Err(e) => result.and(Err(e.into())),
+    }
+}
+
+/// What decides is shared by the threads; what is only configuration stays with it.
+fn split(config: Config) -> anyhow::Result<(Arc<Config>, Arc<Tables>)> {
+    let tables = Tables {
+        isps: config.isps.clone(),
+        identities: config.identities.clone(),
+        rules: Arc::new(bounceflow_classify::Rules::builtin()?),
+        recipient: config.recipient.clone(),
+    };
+    Ok((Arc::new(config), Arc::new(tables)))
+}
+
+async fn wait_for_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let terminate = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => drop(terminate.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = terminate => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}

@@ -1,0 +1,720 @@
+//! The sink loop: failures and rate batches from Kafka into ClickHouse, each exactly once.
+//!
+//! Read it from the top: [`run`] prepares, [`Worker::turn`] fills batches and flushes them, [`Worker::flush`] takes ripe batches
+//! through intent, insert and offset. A partition is filling, pending (its batch is closed, its intent committed) or halted; each is
+//! on its own. **Invariant:** the offset moves past a range only when ClickHouse has it, by a transaction a newer owner would refuse.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bounceflow_event::avro::{AvroError, Schemas};
+use bounceflow_event::{Failure, RateBatch};
+use bounceflow_warehouse::{Answer, Block, BlockBuilder, ENCODER_VERSION, LogPosition, Table, Verdict, Warehouse, judge};
+use rdkafka::Message;
+use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::message::{BorrowedMessage, Header, OwnedHeaders};
+use rdkafka::producer::BaseRecord;
+
+use crate::config::Config;
+use crate::health::Loop;
+use crate::intent::{Intent, columns_hash};
+use crate::kafka::{self, Consumer, Event, Producer, TransactionError};
+use crate::metrics;
+use crate::schemas;
+use crate::starting::{self, Start};
+use crate::stop::Stop;
+
+/// An intent older than this is committed again before the insert: a process that slept in between finds out that it lost its place.
+const FRESH: Duration = Duration::from_secs(1);
+/// The longest wait between two tries of one batch.
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+
+/// What the loop is told.
+pub struct Task {
+    /// The process's configuration.
+    pub config: Arc<Config>,
+    /// `--from`
+    pub from: Option<starting::From>,
+    /// When to end.
+    pub stop: Stop,
+    /// Where to say how it goes.
+    pub health: Arc<Loop>,
+}
+
+/// Runs until told to stop. An error is one the loop cannot mend: the process ends, and nothing is lost.
+pub fn run(task: Task) -> anyhow::Result<()> {
+    let topics = &task.config.topics;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let warehouse = Warehouse::new(task.config.clickhouse.clone())?;
+    if !kafka::wait_for_topics(&task.config.kafka, &[&topics.failures, &topics.rates, &topics.dead_letter, &topics.schemas], &task.stop)?
+        || !wait_for_clickhouse(&task, &runtime, &warehouse)
+    {
+        return Ok(());
+    }
+    let id = format!("{}/{}/sink/0", task.config.deployment, task.config.ordinal);
+    let Some(producer) = take_over(&task, &id)? else { return Ok(()) };
+    let group = format!("{}.sink", task.config.deployment);
+    let consumer = Consumer::join(&task.config.kafka, &group, &id, &[&topics.failures, &topics.rates])?;
+    tracing::info!(group, transactional_id = id, "Sink started");
+    let mut worker = Worker::new(&task, id, producer, runtime, warehouse)?;
+    while !task.stop.is_set() {
+        task.health.turn();
+        let turned = worker.turn(&consumer);
+        worker.recover(turned, &consumer)?;
+    }
+    tracing::info!(transactional_id = worker.id, "Sink ended");
+    Ok(())
+}
+
+/// Waits until ClickHouse answers and its tables are as this version needs them. False: told to stop before.
+fn wait_for_clickhouse(task: &Task, runtime: &tokio::runtime::Runtime, warehouse: &Warehouse) -> bool {
+    let mut said: Option<Instant> = None;
+    while !task.stop.is_set() {
+        task.health.turn();
+        match runtime.block_on(warehouse.check()) {
+            Ok(()) => {
+                task.health.problem(None);
+                return true;
+            }
+            Err(e) => {
+                if said.is_none_or(|at| at.elapsed() > Duration::from_secs(10)) {
+                    tracing::warn!(error = %e, "Waiting for ClickHouse");
+                    said = Some(Instant::now());
+                }
+                task.health.problem(Some(format!("waiting for ClickHouse: {e}")));
+            }
+        }
+        task.stop.wait(Duration::from_millis(500));
+    }
+    false
+}
+
+fn take_over(task: &Task, id: &str) -> anyhow::Result<Option<Producer>> {
+    Producer::take_over(&task.config.kafka, id, &task.stop)
+        .map_err(|e| anyhow::anyhow!("taking over transactional.id {id}: {}", e.cause()))
+}
+
+struct Worker<'t> {
+    task: &'t Task,
+    id: String,
+    producer: Producer,
+    runtime: tokio::runtime::Runtime,
+    warehouse: Warehouse,
+    schemas: Schemas,
+    metrics: [metrics::Sink; 2],
+    /// Captured when partitions were assigned; a transaction of a member that lost them is refused.
+    group: Option<ConsumerGroupMetadata>,
+    partitions: Vec<Partition>,
+}
+
+struct Partition {
+    topic: String,
+    number: i32,
+    table: Table,
+    /// The committed offset: where the next batch begins, or a little before.
+    position: i64,
+    /// Records in the next batch at most: fewer while a poison record is being looked for.
+    limit: usize,
+    stage: Stage,
+}
+
+enum Stage {
+    Filling(Filling),
+    Pending(Box<Pending>),
+    Halted(String),
+}
+
+/// A batch that grows.
+struct Filling {
+    builder: BlockBuilder,
+    /// First and last offset and the first record's time.
+    range: Option<(i64, i64, i64)>,
+    records: u64,
+    refused: Vec<Refused>,
+    since: Option<Instant>,
+    /// An intent found at start: the batch is exactly this.
+    again: Option<Intent>,
+    /// The last record as it came, while batches are of one record: the suspect.
+    suspect: Option<Refused>,
+}
+
+/// A batch that is closed.
+struct Pending {
+    block: Block,
+    intent: Intent,
+    /// When the intent was committed last by this process.
+    committed: Option<Instant>,
+    retry_at: Instant,
+    tries: u32,
+    /// Whether an earlier try may have been written in part: then the range is counted.
+    unsure: bool,
+    refused: Vec<Refused>,
+    suspect: Option<Refused>,
+}
+
+/// A record for the dead letter.
+#[derive(Clone)]
+struct Refused {
+    key: Option<Vec<u8>>,
+    payload: Option<Vec<u8>>,
+    offset: i64,
+    timestamp: i64,
+    reason: &'static str,
+    detail: String,
+}
+
+impl<'t> Worker<'t> {
+    fn new(
+        task: &'t Task,
+        id: String,
+        producer: Producer,
+        runtime: tokio::runtime::Runtime,
+        warehouse: Warehouse,
+    ) -> anyhow::Result<Self> {
+        let topics = &task.config.topics;
+        Ok(Self {
+            task,
+            id,
+            producer,
+            runtime,
+            warehouse,
+            schemas: schemas::known()?,
+            metrics: [metrics::Sink::new(Table::Failures.name(), &topics.failures), metrics::Sink::new(Table::Batches.name(), &topics.rates)],
+            group: None,
+            partitions: Vec::new(),
+        })
+    }
+
+    /// Waits for one event, acts on it, and flushes what is ripe or due.
+    fn turn(&mut self, consumer: &Consumer) -> Result<(), Trouble> {
+        match consumer.poll(Duration::from_millis(50)) {
+            Event::Record(message) => self.record(&message, consumer)?,
+            Event::Assigned(list) => {
+                self.group = consumer.group_metadata();
+                self.start(consumer, &kafka::partitions_of(&list))?;
+            }
+            Event::Revoked => {
+                self.partitions.clear();
+                self.group = None;
+                tracing::info!(transactional_id = self.id, "Partitions taken away");
+            }
+            Event::OffsetGone => return Err(Trouble::StartAgain("an offset is not in the log any more".into())),
+            Event::Error(e) if Consumer::is_fatal(&e) => return Err(Trouble::End(e.into())),
+            Event::Error(e) => tracing::warn!(error = %e, "Reading failed; the client tries again"),
+            Event::End(_) | Event::Idle => {}
+        }
+        let now = Instant::now();
+        if self.partitions.iter().any(|p| p.ripe(&self.task.config.sink) || p.due(now)) { self.flush(consumer) } else { Ok(()) }
+    }
+
+    /// Adds a record to its partition's batch.
+    fn record(&mut self, message: &BorrowedMessage<'_>, consumer: &Consumer) -> Result<(), Trouble> {
+        let (topic, number, offset) = (message.topic(), message.partition(), message.offset());
+        let Some(partition) = self.partitions.iter_mut().find(|p| p.number == number && p.topic == topic) else { return Ok(()) };
+        let Stage::Filling(batch) = &mut partition.stage else { return Ok(()) };
+        if let Some(again) = &batch.again
+            && offset > again.last
+        {
+            let why = format!("the log does not hold the record at offset {} any more, so the range cannot be repeated", again.last);
+            return self.halt(consumer, (topic.to_owned(), number), why);
+        }
+        let timestamp = message.timestamp().to_millis().unwrap_or(0);
+        let pushed = match push(&self.schemas, partition.table, &mut batch.builder, message) {
+            Err(AvroError::UnknownFingerprint(_)) => {
+                let topics = &self.task.config.topics;
+                schemas::load(&self.task.config.kafka, &topics.schemas, &mut self.schemas)?;
+                push(&self.schemas, partition.table, &mut batch.builder, message)
+            }
+            pushed => pushed,
+        };
+        let refused = |reason, detail| Refused {
+            key: message.key().map(<[u8]>::to_vec),
+            payload: message.payload().map(<[u8]>::to_vec),
+            offset,
+            timestamp,
+            reason,
+            detail,
+        };
+        match pushed {
+            Ok(()) => {}
+            Err(e @ AvroError::UnknownFingerprint(_)) => {
+                let why = format!("offset {offset}: {e}, and the topic of schemas does not have it: upgrade this sink to the writer's version");
+                return self.halt(consumer, (topic.to_owned(), number), why);
+            }
+            Err(e) => batch.refused.push(refused("malformed_avro", e.to_string())),
+        }
+        if partition.limit == 1 {
+            batch.suspect = Some(refused("refused_by_clickhouse", String::new()));
+        }
+        batch.records += 1;
+        batch.range = Some(match batch.range {
+            None => (offset, offset, timestamp),
+            Some((first, _, time)) => (first, offset, time),
+        });
+        batch.since.get_or_insert_with(Instant::now);
+        Ok(())
+    }
+
+    /// Takes ripe batches through intent, insert and offset.
+    fn flush(&mut self, consumer: &Consumer) -> Result<(), Trouble> {
+        self.close_ripe(consumer)?;
+        self.commit_intents()?;
+        let now = Instant::now();
+        let due: Vec<usize> = (0..self.partitions.len()).filter(|i| self.partitions[*i].due(now)).collect();
+        let warehouse = &self.warehouse;
+        let inserts = due.iter().filter_map(|i| {
+            let p = &self.partitions[*i];
+            let Stage::Pending(pending) = &p.stage else { return None };
+            let token = pending.intent.token(warehouse, p.table, &p.topic, p.number);
+            Some(insert_and_count(warehouse, p, pending, token, &self.metrics[p.table as usize]))
+        });
+        let answers = self.runtime.block_on(futures_util::future::join_all(inserts));
+        let mut written = Vec::new();
+        for (i, end) in due.into_iter().zip(answers) {
+            match end {
+                End::Written => written.push(i),
+                other => self.unsettled(consumer, i, other)?,
+            }
+        }
+        self.move_offsets(consumer, &written)
+    }
+
+    /// Closes the batches that are ripe. One without rows (all its records refused) needs no insert.
+    fn close_ripe(&mut self, consumer: &Consumer) -> Result<(), Trouble> {
+        let now = now_ms();
+        let mut halts = Vec::new();
+        for partition in &mut self.partitions {
+            if !partition.ripe(&self.task.config.sink) {
+                continue;
+            }
+            let table = partition.table;
+            let Stage::Filling(batch) = std::mem::replace(&mut partition.stage, Stage::filling(table, None)) else { continue };
+            let Some((first, last, first_time)) = batch.range else { continue };
+            let block = batch.builder.finish();
+            let fresh = Intent {
+                first,
+                last,
+                records: batch.records,
+                rows: block.rows(),
+                first_time,
+                at: now,
+                attempt: 0,
+                encoder: ENCODER_VERSION,
+                columns: columns_hash(table),
+            };
+            let found = batch.again.is_some();
+            let intent = match batch.again {
+                None => fresh,
+                Some(again) => {
+                    let same = (again.first, again.records, again.rows, again.first_time) == (first, fresh.records, fresh.rows, first_time);
+                    let why = again.not_reproducible(table, now).or_else(|| {
+                        (!same).then(|| format!("offsets {} to {} do not give the rows they gave before", again.first, again.last))
+                    });
+                    if let Some(why) = why {
+                        halts.push(((partition.topic.clone(), partition.number), why));
+                        continue;
+                    }
+                    again
+                }
+            };
+            partition.stage = Stage::Pending(Box::new(Pending {
+                block,
+                intent,
+                committed: None,
+                retry_at: Instant::now(),
+                tries: 0,
+                unsure: found,
+                refused: batch.refused,
+                suspect: batch.suspect,
+            }));
+        }
+        for (place, why) in halts {
+            self.halt(consumer, place, why)?;
+        }
+        Ok(())
+    }
+
+    /// Commits the intents that are new or no longer fresh, all in one transaction.
+    fn commit_intents(&mut self) -> Result<(), Trouble> {
+        let now = Instant::now();
+        let mut offsets = Vec::new();
+        for partition in self.partitions.iter().filter(|p| p.due(now)) {
+            if let Stage::Pending(pending) = &partition.stage
+                && pending.committed.is_none_or(|at| at.elapsed() > FRESH)
+            {
+                offsets.push((partition.topic.clone(), partition.number, partition.position, pending.intent.to_metadata()));
+            }
+        }
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        self.transaction(&offsets, &[])?;
+        let committed = Instant::now();
+        for partition in &mut self.partitions {
+            if let Stage::Pending(pending) = &mut partition.stage
+                && offsets.iter().any(|(topic, number, ..)| *number == partition.number && *topic == partition.topic)
+            {
+                pending.committed = Some(committed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves the offsets past what ClickHouse has, together with the dead letters of those ranges.
+    fn move_offsets(&mut self, consumer: &Consumer, written: &[usize]) -> Result<(), Trouble> {
+        let mut offsets = Vec::new();
+        let mut dead = Vec::new();
+        for i in written {
+            let partition = &self.partitions[*i];
+            let Stage::Pending(pending) = &partition.stage else { continue };
+            offsets.push((partition.topic.clone(), partition.number, pending.intent.last + 1, String::new()));
+            dead.extend(pending.refused.iter().map(|refused| (*i, refused.clone())));
+        }
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        self.transaction(&offsets, &dead)?;
+        let sink = &self.task.config.sink;
+        for i in written {
+            let partition = &mut self.partitions[*i];
+            let stage = std::mem::replace(&mut partition.stage, Stage::filling(partition.table, None));
+            if let Stage::Pending(pending) = stage {
+                if pending.tries > 0 {
+                    consumer.seek(&partition.topic, partition.number, pending.intent.last + 1)?;
+                }
+                let metrics = &self.metrics[partition.table as usize];
+                metrics.rows.increment(pending.intent.records);
+                pending.refused.iter().for_each(|r| metrics.dead_lettered(r.reason));
+                partition.position = pending.intent.last + 1;
+                partition.limit = (partition.limit * 2).min(sink.max_rows);
+            }
+        }
+        Ok(())
+    }
+
+    /// One transaction of offsets with their metadata, and dead letters.
+    fn transaction(&self, offsets: &[(String, i32, i64, String)], dead: &[(usize, Refused)]) -> Result<(), Trouble> {
+        let Some(group) = &self.group else { return Err(Trouble::StartAgain("no membership".into())) };
+        self.producer.begin()?;
+        for (i, refused) in dead {
+            self.producer.send(self.dead_letter(&self.partitions[*i], refused))?;
+        }
+        Ok(self.producer.commit(offsets, group)?)
+    }
+
+    fn dead_letter<'a>(&'a self, partition: &Partition, refused: &'a Refused) -> BaseRecord<'a, [u8], [u8]> {
+        let mut headers = OwnedHeaders::new_with_capacity(9);
+        for (key, value) in [
+            ("bounceflow.source.topic", partition.topic.clone()),
+            ("bounceflow.source.partition", partition.number.to_string()),
+            ("bounceflow.source.offset", refused.offset.to_string()),
+            ("bounceflow.source.item", "0".to_owned()),
+            ("bounceflow.source.timestamp", refused.timestamp.to_string()),
+            ("bounceflow.reason", refused.reason.to_owned()),
+            ("bounceflow.detail", refused.detail.clone()),
+            ("bounceflow.others_counted", "0".to_owned()),
+            ("bounceflow.by", "sink".to_owned()),
+        ] {
+            headers = headers.insert(Header { key, value: Some(&value) });
+        }
+        let mut record = BaseRecord::to(&self.task.config.topics.dead_letter).headers(headers);
+        record.key = refused.key.as_deref();
+        record.payload = refused.payload.as_deref();
+        record
+    }
+
+    /// What becomes of a batch that was not written.
+    fn unsettled(&mut self, consumer: &Consumer, i: usize, end: End) -> Result<(), Trouble> {
+        let max_retries = self.task.config.sink.max_retries;
+        let partition = &mut self.partitions[i];
+        let place = (partition.topic.clone(), partition.number);
+        let Stage::Pending(pending) = &mut partition.stage else { return Ok(()) };
+        let (first, last, records) = (pending.intent.first, pending.intent.last, pending.intent.records);
+        let range = format!("offsets {first} to {last}");
+        match end {
+            End::Written => {}
+            End::Retry { broken, message } => {
+                pending.unsure |= broken;
+                pending.tries += 1;
+                if !broken && pending.tries > max_retries {
+                    let why = format!("{range}: ClickHouse refused them {} times, last with: {message}", pending.tries);
+                    return self.halt(consumer, place, why);
+                }
+                let wait = backoff(pending.tries);
+                pending.retry_at = Instant::now() + wait;
+                let (topic, number) = &place;
+                tracing::warn!(topic, partition = number, range, tries = pending.tries, message, "An insert was not taken; it is repeated");
+                consumer.pause(topic, *number)?;
+            }
+            // The token is remembered, the rows are not there: the server died between the two. A new name, under a new intent.
+            End::Lost => {
+                pending.intent.attempt += 1;
+                pending.committed = None;
+                let (topic, number) = &place;
+                tracing::warn!(topic, partition = number, range, "ClickHouse remembers the insert but has no row of it; inserting under a new token");
+            }
+            End::Halt(message) => return self.halt(consumer, place, format!("{range}: {message}")),
+            // Nothing of a block that cannot be parsed is written. Half of it is tried, under an intent of its own.
+            End::Divide(_) if records > 1 => {
+                partition.limit = (records / 2) as usize;
+                partition.stage = Stage::filling(partition.table, None);
+                consumer.seek(&partition.topic, partition.number, first)?;
+            }
+            End::Divide(message) => {
+                let Some(mut suspect) = pending.suspect.take() else {
+                    // Found alone by an intent of before: read again, now keeping it.
+                    partition.limit = 1;
+                    partition.stage = Stage::filling(partition.table, None);
+                    consumer.seek(&partition.topic, partition.number, first)?;
+                    return Ok(());
+                };
+                tracing::error!(topic = place.0, partition = place.1, offset = first, message, "ClickHouse refuses a record; it goes to the dead letter");
+                suspect.detail = message;
+                pending.refused.push(suspect);
+                return self.move_offsets(consumer, &[i]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops one partition until an operator has acted; the others go on.
+    fn halt(&mut self, consumer: &Consumer, place: (String, i32), why: String) -> Result<(), Trouble> {
+        let (topic, number) = place;
+        tracing::error!(topic, partition = number, why, "A partition halts; the others go on. Mend the cause and restart the sink: it repeats the range");
+        consumer.pause(&topic, number)?;
+        if let Some(partition) = self.partitions.iter_mut().find(|p| p.number == number && p.topic == topic) {
+            partition.stage = Stage::Halted(format!("{topic}/{number}: {why}"));
+        }
+        self.report_halts();
+        Ok(())
+    }
+
+    fn report_halts(&self) {
+        let halts: Vec<&str> = self.partitions.iter().filter_map(Partition::halted).collect();
+        for table in [Table::Failures, Table::Batches] {
+            let halted = self.partitions.iter().filter(|p| p.table as usize == table as usize && p.halted().is_some()).count();
+            self.metrics[table as usize].halted.set(halted as f64);
+        }
+        self.task.health.problem((!halts.is_empty()).then(|| halts.join("; ")));
+    }
+
+    /// Begins to read partitions at where the group left them, or at the range an intent says may be half done.
+    fn start(&mut self, consumer: &Consumer, partitions: &[(String, i32)]) -> Result<(), Trouble> {
+        let left = consumer.committed(partitions)?;
+        let mut positions = Vec::new();
+        self.partitions.clear();
+        for left in left {
+            let table = if left.topic == self.task.config.topics.rates { Table::Batches } else { Table::Failures };
+            let from = self.task.from.map(|from| starting::resolve(from, consumer, &left)).transpose()?;
+            let counted_to = match (left.offset, from) {
+                (None, None) => self.runtime.block_on(self.warehouse.last_offset(table, &left.topic, left.partition))?,
+                _ => None,
+            };
+            let (place, stage) = match (starting::decide(&left, from, counted_to), Intent::from_metadata(&left.metadata)) {
+                (Start::Halt(why), _) => (left.low, Stage::Halted(why)),
+                (_, Err(why)) => (left.low, Stage::Halted(format!("{}/{}: {why}", left.topic, left.partition))),
+                (Start::At(offset), Ok(None)) => (offset, Stage::filling(table, None)),
+                (Start::At(offset), Ok(Some(intent))) => {
+                    tracing::info!(topic = left.topic, partition = left.partition, ?intent, "An insert may be half done; it is repeated");
+                    (offset, Stage::filling(table, Some(intent)))
+                }
+            };
+            if let Stage::Halted(why) = &stage {
+                tracing::error!(topic = left.topic, partition = left.partition, why, "A partition halts; the others go on");
+            } else {
+                positions.push((left.topic.clone(), left.partition, place));
+            }
+            self.partitions.push(Partition {
+                topic: left.topic,
+                number: left.partition,
+                table,
+                position: place,
+                limit: self.task.config.sink.max_rows,
+                stage,
+            });
+        }
+        consumer.start(&positions)?;
+        tracing::info!(transactional_id = self.id, ?positions, "Partitions given");
+        self.report_halts();
+        self.task.health.ready();
+        Ok(())
+    }
+
+    /// Mends what can be mended: what was not settled is read again from the committed offsets.
+    fn recover(&mut self, turned: Result<(), Trouble>, consumer: &Consumer) -> anyhow::Result<()> {
+        let mut trouble = match turned {
+            Ok(()) => return Ok(()),
+            Err(trouble) => trouble,
+        };
+        loop {
+            let mut renew = false;
+            match trouble {
+                Trouble::End(e) => return Err(e),
+                Trouble::Transaction(TransactionError::Fenced(e)) => anyhow::bail!(
+                    "another process took over transactional.id {} ({e}): give each process of a role an `ordinal` of its own",
+                    self.id
+                ),
+                Trouble::Transaction(TransactionError::Fatal(e)) => {
+                    tracing::warn!(transactional_id = self.id, error = %e, "The producer is of no more use; making a new one");
+                    renew = true;
+                }
+                Trouble::Transaction(TransactionError::Aborted(e)) => {
+                    tracing::warn!(transactional_id = self.id, error = %e, "A transaction failed; what it was to settle is read again");
+                    renew = self.producer.abort().is_err();
+                }
+                Trouble::StartAgain(why) => {
+                    tracing::warn!(transactional_id = self.id, why, "Starting again from the committed offsets");
+                }
+            }
+            if renew {
+                match take_over(self.task, &self.id)? {
+                    Some(producer) => self.producer = producer,
+                    None => return Ok(()),
+                }
+            }
+            let owned: Vec<_> = self.partitions.iter().map(|p| (p.topic.clone(), p.number)).collect();
+            trouble = match self.start(consumer, &owned) {
+                Ok(()) => return Ok(()),
+                Err(again) => again,
+            };
+            if self.task.stop.is_set() {
+                return Ok(());
+            }
+            self.task.health.turn();
+            self.task.stop.wait(Duration::from_secs(1));
+        }
+    }
+}
+
+/// How one try of a batch ended.
+enum End {
+    Written,
+    Retry { broken: bool, message: String },
+    Lost,
+    Halt(String),
+    Divide(String),
+}
+
+async fn insert_and_count(warehouse: &Warehouse, p: &Partition, pending: &Pending, token: String, metrics: &metrics::Sink) -> End {
+    if pending.block.rows() == 0 {
+        return End::Written;
+    }
+    let started = Instant::now();
+    let answer = warehouse.insert(&pending.block, &token).await;
+    metrics.insert_seconds.record(started.elapsed());
+    let verdict = judge(&answer);
+    metrics.answered(verdict.as_str());
+    let broken = matches!(answer, Answer::Broken { .. });
+    match verdict {
+        Verdict::Written if pending.unsure => {
+            let Intent { first, last, rows, .. } = pending.intent;
+            match warehouse.count(p.table, &p.topic, p.number, first, last).await {
+                Ok(count) if count == rows => End::Written,
+                Ok(0) => End::Lost,
+                Ok(count) => End::Halt(format!("{} holds {count} rows of them instead of {rows}", p.table.name())),
+                Err(e) => End::Retry { broken: true, message: e.to_string() },
+            }
+        }
+        Verdict::Written => End::Written,
+        Verdict::Retry => End::Retry { broken, message: answer.to_string() },
+        Verdict::Halt => End::Halt(answer.to_string()),
+        Verdict::Poison | Verdict::Split => End::Divide(answer.to_string()),
+    }
+}
+
+fn push(schemas: &Schemas, table: Table, builder: &mut BlockBuilder, message: &BorrowedMessage<'_>) -> Result<(), AvroError> {
+    let payload = message.payload().unwrap_or_default();
+    let at = LogPosition { topic: message.topic(), partition: message.partition(), offset: message.offset() };
+    match table {
+        Table::Failures => builder.push_failure(&schemas.decode::<Failure>(payload)?, at),
+        Table::Batches => {
+            let log_time = message.timestamp().to_millis().unwrap_or(0);
+            builder.push_batch(&schemas.decode::<RateBatch>(payload)?, at, log_time);
+        }
+    }
+    Ok(())
+}
+
+impl Partition {
+    /// Whether its batch is to be closed.
+    fn ripe(&self, sink: &crate::config::Sink) -> bool {
+        let Stage::Filling(batch) = &self.stage else { return false };
+        match (&batch.again, batch.range) {
+            (_, None) => false,
+            (Some(again), Some((_, last, _))) => last == again.last,
+            (None, Some(_)) => {
+                batch.records as usize >= self.limit
+                    || batch.builder.bytes() >= sink.max_bytes
+                    || batch.since.is_some_and(|since| since.elapsed() >= sink.linger)
+            }
+        }
+    }
+
+    /// Whether its batch is to be tried now.
+    fn due(&self, now: Instant) -> bool {
+        matches!(&self.stage, Stage::Pending(pending) if pending.retry_at <= now)
+    }
+
+    fn halted(&self) -> Option<&str> {
+        match &self.stage {
+            Stage::Halted(why) => Some(why),
+            _ => None,
+        }
+    }
+}
+
+impl Stage {
+    fn filling(table: Table, again: Option<Intent>) -> Self {
+        Self::Filling(Filling {
+            builder: BlockBuilder::new(table),
+            range: None,
+            records: 0,
+            refused: Vec::new(),
+            since: None,
+            again,
+            suspect: None,
+        })
+    }
+}
+
+/// Doubling from 100 ms, with up to half as much again so that several sinks do not knock together.
+fn backoff(tries: u32) -> Duration {
+    let base = Duration::from_millis(100).saturating_mul(1 << tries.min(10)).min(MAX_BACKOFF);
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.subsec_nanos());
+    base + base.mul_f64(f64::from(nanos % 1000) / 2000.0)
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
+}
+
+/// Why a turn did not end well.
+enum Trouble {
+    Transaction(TransactionError),
+    StartAgain(String),
+    End(anyhow::Error),
+}
+
+impl From<TransactionError> for Trouble {
+    fn from(e: TransactionError) -> Self {
+        Self::Transaction(e)
+    }
+}
+
+impl From<rdkafka::error::KafkaError> for Trouble {
+    fn from(e: rdkafka::error::KafkaError) -> Self {
+        Self::StartAgain(e.to_string())
+    }
+}
+
+impl From<bounceflow_warehouse::WarehouseError> for Trouble {
+    fn from(e: bounceflow_warehouse::WarehouseError) -> Self {
+        Self::StartAgain(e.to_string())
+    }
+}
+
+impl From<anyhow::Error> for Trouble {
+    fn from(e: anyhow::Error) -> Self {
+        Self::StartAgain(e.to_string())
+    }
+}

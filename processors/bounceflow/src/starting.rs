@@ -1,0 +1,109 @@
+//! Where a partition starts: at its committed offset, where the operator says, or at the beginning when nothing of it was ever
+//! counted. Anything else is a halt that says what was lost and how to go on.
+
+use rdkafka::Offset;
+use rdkafka::error::KafkaError;
+
+use crate::kafka::{Committed, Consumer};
+
+/// Where the operator says to start partitions that have no usable committed offset (`--from`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// At the first record the log holds.
+    Beginning,
+    /// At the end of the log.
+    End,
+    /// At the first record at or after this time, milliseconds since the epoch.
+    Time(i64),
+}
+
+impl std::str::FromStr for From {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "beginning" => Ok(Self::Beginning),
+            "end" => Ok(Self::End),
+            _ => bounceflow_event::Millis::parse(text)
+                .map(|t| Self::Time(t.0))
+                .ok_or_else(|| format!("{text:?} is neither `beginning`, `end` nor a time such as 2026-09-21T13:00:00Z")),
+        }
+    }
+}
+
+/// What was decided about one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Read on from this offset.
+    At(i64),
+    /// Wait for an operator: why, and how to go on.
+    Halt(String),
+}
+
+/// Decides from where a partition was left, what the operator said, and how far it was counted before (none: never).
+pub fn decide(left: &Committed, from: Option<i64>, counted_to: Option<i64>) -> Start {
+    let place = format!("{}/{}", left.topic, left.partition);
+    match (left.offset, from) {
+        (Some(offset), _) if offset >= left.low && offset <= left.high => Start::At(offset),
+        (Some(_) | None, Some(asked)) => Start::At(asked),
+        (Some(offset), None) if offset < left.low => Start::Halt(format!(
+            "{place}: log retention has passed the committed offset: offsets {offset} to {} are lost. To go on behind the gap, \
+             restart once with --from beginning; `bounceflow audit` will keep listing the gap",
+            left.low - 1
+        )),
+        (Some(offset), None) => Start::Halt(format!(
+            "{place}: the committed offset {offset} is beyond the end of the log, {}: the topic was made anew. To count the new \
+             one, restart once with --from beginning",
+            left.high
+        )),
+        (None, None) => match counted_to {
+            None => Start::At(left.low),
+            Some(last) => Start::Halt(format!(
+                "{place}: no committed offset, but it was counted up to offset {last}: the group's offsets have expired. Restart \
+                 once with --from and the time of the last record counted, or --from end to leave out what came since"
+            )),
+        },
+    }
+}
+
+/// The offset `--from` means for a partition.
+pub fn resolve(from: From, consumer: &Consumer, left: &Committed) -> Result<i64, KafkaError> {
+    Ok(match from {
+        From::Beginning => left.low,
+        From::End => left.high,
+        From::Time(time) => match consumer.offset_at(&left.topic, left.partition, time)? {
+            Offset::Offset(offset) => offset,
+            _ => left.high,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn left(offset: Option<i64>, low: i64, high: i64) -> Committed {
+        Committed { topic: "t".into(), partition: 0, offset, metadata: String::new(), low, high }
+    }
+
+    fn check(left: &Committed, from: Option<i64>, counted_to: Option<i64>, expect: Result<i64, &str>) {
+        match (decide(left, from, counted_to), expect) {
+            (Start::At(at), Ok(expected)) => assert_eq!(at, expected),
+            (Start::Halt(why), Err(part)) => assert!(why.contains(part), "{why}"),
+            (got, expected) => panic!("{got:?} instead of {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn committed_offsets_win_and_holes_halt() {
+        check(&left(Some(7), 0, 10), None, None, Ok(7));
+        check(&left(Some(7), 0, 10), Some(0), Some(6), Ok(7));
+        check(&left(Some(10), 0, 10), None, None, Ok(10));
+        check(&left(Some(3), 5, 10), None, None, Err("offsets 3 to 4 are lost"));
+        check(&left(Some(3), 5, 10), Some(5), None, Ok(5));
+        check(&left(Some(12), 0, 10), None, None, Err("beyond the end"));
+        check(&left(None, 5, 10), None, None, Ok(5));
+        check(&left(None, 5, 10), None, Some(8), Err("counted up to offset 8"));
+        check(&left(None, 5, 10), Some(10), Some(8), Ok(10));
+    }
+}

@@ -1,0 +1,65 @@
+//! `bounceflow create-topics`: bounceflow's own topics, with the settings the design needs. Existing topics are left as they are.
+
+use anyhow::Context as _;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::error::RDKafkaErrorCode;
+
+use crate::config::Config;
+use crate::kafka::CALL_TIMEOUT;
+
+const DAY_MS: i64 = 24 * 3600 * 1000;
+
+/// How many partitions and copies.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Partitions of the topic of failures
+    #[arg(long, default_value_t = 6)]
+    failures_partitions: i32,
+    /// Copies of each partition; 0: the broker's default
+    #[arg(long, default_value_t = 0)]
+    replication: i32,
+    /// Create the input topics as well, with this many partitions
+    #[arg(long, value_name = "PARTITIONS")]
+    inputs: Option<i32>,
+}
+
+/// Creates what is missing. Returns a line per topic.
+pub fn create(config: &Config, args: &Args) -> anyhow::Result<Vec<String>> {
+    let topics = &config.topics;
+    let days = |n: i64| (n * DAY_MS).to_string();
+    let largest = || ("max.message.bytes", "67108864".to_owned());
+    let mut wanted = vec![
+        (topics.failures.as_str(), args.failures_partitions, vec![("retention.ms", days(7))]),
+        // One partition: its order decides every evaluation. Log append time: idle timeouts are measured in it.
+        (&topics.rates, 1, vec![("retention.ms", days(8)), ("message.timestamp.type", "LogAppendTime".to_owned())]),
+        (&topics.dead_letter, 1, vec![("retention.ms", days(30)), largest()]),
+        (&topics.schemas, 1, vec![("cleanup.policy", "compact".to_owned())]),
+    ];
+    if let Some(partitions) = args.inputs {
+        wanted.extend(config.inputs.iter().map(|input| (input.topic.as_str(), partitions, vec![])));
+    }
+    let replication = if args.replication > 0 { args.replication } else { -1 };
+    let new: Vec<NewTopic> = wanted
+        .iter()
+        .map(|(name, partitions, settings)| {
+            let topic = NewTopic::new(name, *partitions, TopicReplication::Fixed(replication));
+            settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value))
+        })
+        .collect();
+    let mut client = ClientConfig::new();
+    client.extend(config.kafka.clone());
+    let admin: AdminClient<DefaultClientContext> = client.create()?;
+    let options = AdminOptions::new().operation_timeout(Some(CALL_TIMEOUT)).request_timeout(Some(CALL_TIMEOUT));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let results = runtime.block_on(admin.create_topics(&new, &options)).context("Kafka does not answer")?;
+    results
+        .into_iter()
+        .map(|result| match result {
+            Ok(name) => Ok(format!("created {name}")),
+            Err((name, RDKafkaErrorCode::TopicAlreadyExists)) => Ok(format!("exists  {name}")),
+            Err((name, e)) => anyhow::bail!("topic {name}: {e}"),
+        })
+        .collect()
+}

@@ -1,0 +1,90 @@
+//! Families of providers: what rules call a provider, and a hint from host or domain where nobody resolved one.
+//! The full tables of providers are the enrichment's; this knows only what rules distinguish.
+
+/// One backend that answers with one set of replies.
+struct Family {
+    id: &'static str,
+    /// Ids of the provider tables that belong to it.
+    isps: &'static [&'static str],
+    /// Whole labels at the end of an MX host.
+    hosts: &'static [&'static str],
+    /// Recipient domains.
+    domains: &'static [&'static str],
+}
+
+macro_rules! families {
+    ($($id:literal: [$($isp:literal)*] [$($host:literal)*] [$($domain:literal)*];)*) => {
+        const FAMILIES: &[Family] = &[$(Family { id: $id, isps: &[$($isp),*], hosts: &[$($host),*], domains: &[$($domain),*] }),*];
+    };
+}
+
+families! {
+    "google": ["gmail" "google_workspace"] ["google.com" "googlemail.com" "psmtp.com"] ["gmail.com" "googlemail.com"];
+    "outlook": [] ["olc.protection.outlook.com" "hotmail.com"] ["hotmail.com" "outlook.com" "live.com" "msn.com"];
+    "office365": [] ["protection.outlook.com" "mx.microsoft" "office365.com"] [];
+    "yahoo": ["att" "sky" "verizon"] ["yahoodns.net" "yahoo.com"] ["yahoo.com" "ymail.com" "rocketmail.com"];
+    "aol": [] ["aol.com"] ["aol.com"];
+    "apple": [] ["icloud.com" "apple.com"] ["icloud.com" "me.com" "mac.com"];
+    "comcast": [] ["comcast.net"] ["comcast.net"];
+    "gmx": ["webde" "mailcom" "ionos"] ["gmx.net" "gmx.com" "web.de" "mail.com" "kundenserver.de" "1and1.com"] ["gmx.de" "gmx.net" "web.de"];
+    "tonline": [] ["t-online.de"] ["t-online.de"];
+    "orange_fr": ["laposte"] ["orange.fr" "wanadoo.fr" "laposte.net"] ["orange.fr" "wanadoo.fr" "laposte.net"];
+    "mailru": [] ["mail.ru"] ["mail.ru" "bk.ru" "list.ru" "inbox.ru"];
+    "yandex": [] ["yandex.ru" "yandex.net"] ["yandex.ru" "yandex.com" "ya.ru"];
+    "qq": [] ["qq.com"] ["qq.com" "foxmail.com"];
+    "netease": [] ["netease.com" "163.com" "126.com"] ["163.com" "126.com" "yeah.net"];
+    "docomo": [] ["docomo.ne.jp"] ["docomo.ne.jp"];
+    "kddi": [] ["ezweb.ne.jp" "au.com" "auone-net.jp"] ["ezweb.ne.jp" "au.com"];
+    "ses": [] ["amazonaws.com" "amazonses.com"] [];
+    "mimecast": [] ["mimecast.com" "mimecast.co.za"] [];
+    "proofpoint": [] ["pphosted.com" "ppe-hosted.com"] [];
+    "barracuda": [] ["barracudanetworks.com" "cudaops.com"] [];
+    "godaddy": [] ["secureserver.net"] [];
+    "cisco": [] ["iphmx.com"] [];
+}
+
+/// The provider as rules see it: the id given, else a hint from the host that answered, else from the recipient's domain.
+pub(crate) fn resolve<'a>(isp: &'a str, host: &str, domain: &str) -> &'a str {
+    if !isp.is_empty() && isp != "other" {
+        return isp;
+    }
+    let host = host.trim_end_matches('.');
+    if !host.is_empty() {
+        if let Some(f) = FAMILIES.iter().find(|f| f.hosts.iter().any(|h| has_suffix(host, h))) {
+            return f.id;
+        }
+    }
+    if domain.is_empty() {
+        return isp;
+    }
+    FAMILIES.iter().find(|f| f.domains.iter().any(|d| d.eq_ignore_ascii_case(domain))).map_or(isp, |f| f.id)
+}
+
+/// Every id a rule means by `name`: the family and its members, or an id of the operator's own.
+pub(crate) fn members(name: &str) -> Vec<Box<str>> {
+    let mut ids = vec![Box::from(name)];
+    if let Some(f) = FAMILIES.iter().find(|f| f.id == name) {
+        ids.extend(f.isps.iter().map(|isp| Box::from(*isp)));
+    }
+    ids
+}
+
+fn has_suffix(host: &str, suffix: &str) -> bool {
+    let (host, suffix) = (host.as_bytes(), suffix.as_bytes());
+    let Some(at) = host.len().checked_sub(suffix.len()) else { return false };
+    host[at..].eq_ignore_ascii_case(suffix) && (at == 0 || host[at - 1] == b'.')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn given_id_wins_over_host_over_domain() {
+        assert_eq!(resolve("gmail", "mx.qq.com", "qq.com"), "gmail");
+        assert_eq!(resolve("", "ALT1.gmail-smtp-in.l.google.com.", "qq.com"), "google");
+        assert_eq!(resolve("other", "", "QQ.com"), "qq");
+        assert_eq!(resolve("other", "notgoogle.com", "example.org"), "other");
+        assert_eq!(resolve("", "x.olc.protection.outlook.com", ""), "outlook");
+    }
+}

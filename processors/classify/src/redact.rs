@@ -1,0 +1,131 @@
+//! The diagnostic as people may read it: what could name the recipient is masked, the rest stays readable.
+//! Errs on the side of masking; decides nothing.
+
+use crate::bytes::{floor_boundary, is_blank};
+
+/// The longest diagnostic kept, in bytes.
+pub const MAX_DIAGNOSTIC: usize = 4096;
+
+const HIDDEN: &str = "***";
+
+/// Words after which a lone or quoted name is a local part.
+const NAMES_USER: [&str; 8] = ["user", "mailbox", "account", "recipient", "login", "alias", "username", "for"];
+
+/// Writes `diagnostic` to `out`: local parts of addresses masked, also encoded ones and those in paths or after
+/// "unknown user"; white space and control characters folded to one space; at most [`MAX_DIAGNOSTIC`] bytes.
+pub fn redact(diagnostic: &str, out: &mut String) {
+    out.clear();
+    let diagnostic = &diagnostic[..floor_boundary(diagnostic, MAX_DIAGNOSTIC)];
+    let mut before = Before::default();
+    for word in diagnostic.split(|c: char| c.is_whitespace() || c.is_control() || (c.is_ascii() && is_blank(c as u8))) {
+        if word.is_empty() {
+            continue;
+        }
+        if !out.is_empty() {
+            out.push(' ');
+        }
+        let start = out.len();
+        if word.contains('@') && !word.starts_with("@") || word.contains('%') || word.contains('=') || word.contains("&#") {
+            addresses(word, out);
+        } else if word.starts_with('@') && before.quoted_open {
+            // `"a b"@host`: the words since the quote are the local part.
+            let from = out.rfind('"').map_or(start, |q| out[..q].rfind('"').unwrap_or(q));
+            out.truncate(from);
+            out.push_str(HIDDEN);
+            out.push_str(word);
+        } else {
+            out.push_str(word);
+        }
+        if out[start.min(out.len())..] == *word {
+            if is_path(word) {
+                out.truncate(start);
+                out.push_str("/");
+                out.push_str(HIDDEN);
+            } else if before.names_user(word) {
+                let (name_start, name_end) = name_within(word);
+                out.truncate(start);
+                out.push_str(&word[..name_start]);
+                out.push_str(HIDDEN);
+                out.push_str(&word[name_end..]);
+            }
+        }
+        before.pass(word);
+    }
+    let end = floor_boundary(out, MAX_DIAGNOSTIC);
+    out.truncate(end);
+}
+
+/// The words before, as far as they say that a name follows.
+#[derive(Default)]
+struct Before {
+    unknown: bool,
+    user: bool,
+    colon: bool,
+    quoted_open: bool,
+}
+
+impl Before {
+    fn names_user(&self, word: &str) -> bool {
+        if !self.user {
+            return false;
+        }
+        let (start, end) = name_within(word);
+        let name = &word[start..end];
+        let quoted = start > 0 && word[..start].ends_with(['"', '\'', '`', '\u{201c}', '\u{2018}']);
+        let plain = ["in", "or", "at", "name", "account", "is", "mailbox", "on", "error", "the", "for", "unknown", "not"];
+        let sentence = plain.iter().any(|p| name.eq_ignore_ascii_case(p)) || name.is_empty();
+        let code = name.len() >= 3 && name.as_bytes()[..3].iter().all(u8::is_ascii_digit);
+        !sentence && !code && (quoted || self.unknown || (self.colon && name.bytes().any(|b| b.is_ascii_digit() || matches!(b, b'.' | b'_'))))
+    }
+
+    fn pass(&mut self, word: &str) {
+        let bare = word.trim_matches(|c: char| !c.is_alphanumeric());
+        let user = NAMES_USER.iter().any(|n| bare.eq_ignore_ascii_case(n));
+        let unknown = ["unknown", "illegal", "such", "invalid"].iter().any(|n| bare.eq_ignore_ascii_case(n));
+        (self.unknown, self.user) = (unknown || (user && self.unknown), user && !word.ends_with(['.', ',', ';', ')']));
+        self.colon = word.ends_with(':');
+        self.quoted_open = word.ends_with('"') || (self.quoted_open && !word.ends_with('@'));
+    }
+}
+
+/// The part of a word without the punctuation around it.
+fn name_within(word: &str) -> (usize, usize) {
+    let start = word.find(char::is_alphanumeric).unwrap_or(word.len());
+    let end = word.char_indices().rev().find(|(_, c)| c.is_alphanumeric()).map_or(start, |(i, c)| i + c.len_utf8());
+    (start, end.max(start))
+}
+
+/// A file's path: mail spools hold the user's name.
+fn is_path(word: &str) -> bool {
+    let word = word.trim_start_matches(['"', '\'', '<', '(', '|', '`']);
+    word.starts_with('/') && word[1..].contains('/') && !word.starts_with("//")
+}
+
+/// Masks the local part of every address in a word: all before each at-sign, back to what cannot be part of one.
+fn addresses(word: &str, out: &mut String) {
+    const SIGNS: [&str; 6] = ["@", "%40", "=40", "&#64;", "&#x40;", "%2540"];
+    let mut rest = word;
+    loop {
+        let next = SIGNS.iter().filter_map(|s| find_fold(rest, s).map(|at| (at, s.len()))).min();
+        let Some((at, len)) = next else { break };
+        let local = &rest[..at];
+        // A quoted local part may hold anything; another goes back to a delimiter.
+        let from = match local.strip_suffix('"').and_then(|l| l.rfind('"')) {
+            Some(open) => open,
+            None => local.rfind(['<', '>', '(', ')', '[', ']', '{', '}', ',', ';', ':', '"', '|', '\\']).map_or(0, |i| {
+                i + local[i..].chars().next().map_or(1, char::len_utf8)
+            }),
+        };
+        out.push_str(&rest[..from]);
+        if from < at {
+            out.push_str(HIDDEN);
+        }
+        out.push_str(&rest[at..at + len]);
+        rest = &rest[at + len..];
+    }
+    out.push_str(rest);
+}
+
+fn find_fold(text: &str, sign: &str) -> Option<usize> {
+    if sign == "@" { text.find('@') } else { crate::bytes::find_ignore_case(text.as_bytes(), sign.as_bytes()) }
+}

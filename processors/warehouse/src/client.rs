@@ -1,0 +1,292 @@
+//! The connection to one ClickHouse: its settings, one insert of one block, counting a range.
+
+use std::time::Duration;
+
+use clickhouse::{Client, Compression};
+
+use crate::answer::Answer;
+use crate::block::{Block, Table, columns};
+use crate::error::{WarehouseError, chain};
+
+/// How to reach ClickHouse.
+#[derive(Clone)]
+pub struct Settings {
+    /// Its HTTP address, such as `http://clickhouse:8123`.
+    pub url: String,
+    /// The database that holds the tables; `bounceflow migrate` creates it.
+    pub database: String,
+    /// Empty: the server's default user.
+    pub user: String,
+    /// Empty: none.
+    pub password: String,
+    /// Name of this pipeline, first word of every token.
+    pub pipeline: String,
+    /// How long an insert may take before its outcome counts as unknown.
+    pub insert_timeout: Duration,
+    /// How long any other query may take.
+    pub query_timeout: Duration,
+    /// Whether blocks travel compressed (LZ4): worth it across a slow network only.
+    pub compression: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            url: "http://localhost:8123".to_owned(),
+            database: "bounceflow".to_owned(),
+            user: String::new(),
+            password: String::new(),
+            pipeline: "bounceflow".to_owned(),
+            insert_timeout: Duration::from_secs(60),
+            query_timeout: Duration::from_secs(60),
+            compression: false,
+        }
+    }
+}
+
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings")
+            .field("url", &self.url)
+            .field("database", &self.database)
+            .field("user", &self.user)
+            .field("password", if self.password.is_empty() { &"" } else { &"***" })
+            .field("pipeline", &self.pipeline)
+            .field("insert_timeout", &self.insert_timeout)
+            .field("query_timeout", &self.query_timeout)
+            .field("compression", &self.compression)
+            .finish()
+    }
+}
+
+impl Settings {
+    /// Every mistake in them, at once.
+    pub fn mistakes(&self) -> Vec<String> {
+        let mut mistakes = Vec::new();
+        let address = self.url.strip_prefix("http://").or_else(|| self.url.strip_prefix("https://"));
+        match address {
+            None | Some("") => mistakes.push("url must begin with http:// or https:// and name a host".to_owned()),
+            Some(rest) if rest.contains('@') => {
+                mistakes.push("url holds a user: put user and password into their own settings".to_owned())
+            }
+            Some(rest) if rest.contains(['?', '#', ' ']) => {
+                mistakes.push("url must end after the host, the port and a path".to_owned())
+            }
+            Some(_) => {}
+        }
+        let plain = |s: &str| s.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        if self.database.is_empty() || !plain(&self.database) {
+            mistakes.push(format!("database {:?} must be made of letters, digits and _", self.database));
+        }
+        if self.pipeline.is_empty() || self.pipeline.contains(char::is_control) {
+            mistakes.push("pipeline must have a name".to_owned());
+        }
+        if self.insert_timeout.is_zero() || self.query_timeout.is_zero() {
+            mistakes.push("timeouts must be above zero".to_owned());
+        }
+        mistakes
+    }
+}
+
+/// The range of a topic partition that one block holds, as its token names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenRange<'a> {
+    /// Kafka topic.
+    pub topic: &'a str,
+    /// Kafka partition.
+    pub partition: i32,
+    /// First offset.
+    pub first: i64,
+    /// Last offset.
+    pub last: i64,
+    /// Kafka timestamp of the first record: a topic deleted and made again repeats offsets, not times.
+    pub first_timestamp: i64,
+}
+
+/// One ClickHouse server, one database. Cheap to clone; clones share connections.
+#[derive(Clone)]
+pub struct Warehouse {
+    pub(crate) settings: Settings,
+    /// Without a database: for what must work before there is one.
+    pub(crate) server: Client,
+    pub(crate) client: Client,
+}
+
+/// What makes a request exactly one block, and the block's descendants in views one block each: nothing is cut by the server's own
+/// limits, nothing is done in parallel, nothing is buffered. A block cut otherwise at the repeat would defeat its token.
+const ONE_BLOCK: &[(&str, &str)] = &[
+    ("async_insert", "0"),
+    ("insert_deduplicate", "1"),
+    ("deduplicate_blocks_in_dependent_materialized_views", "1"),
+    ("max_insert_threads", "1"),
+    ("max_threads", "1"),
+    ("parallel_view_processing", "0"),
+    ("input_format_parallel_parsing", "0"),
+    ("max_insert_block_size", "100000000"),
+    ("min_insert_block_size_rows", "100000000"),
+    ("min_insert_block_size_bytes", "0"),
+    ("min_insert_block_size_rows_for_materialized_views", "0"),
+    ("min_insert_block_size_bytes_for_materialized_views", "0"),
+    // Memory is bounded by the size of the block; spilling would cut a view's output.
+    ("max_bytes_before_external_group_by", "0"),
+    ("max_bytes_ratio_before_external_group_by", "0"),
+    // A failing view is an error, never a gap.
+    ("materialized_views_ignore_errors", "0"),
+    // The view has grouped its rows: merging them once more while inserting only costs time.
+    ("optimize_on_insert", "0"),
+    ("input_format_defaults_for_omitted_fields", "0"),
+];
+
+impl Warehouse {
+    /// Connects lazily: nothing is sent before the first call.
+    pub fn new(settings: Settings) -> Result<Self, WarehouseError> {
+        let mistakes = settings.mistakes();
+        if !mistakes.is_empty() {
+            return Err(WarehouseError::Settings(mistakes.join("; ")));
+        }
+        let compression = if settings.compression { Compression::Lz4 } else { Compression::None };
+        let mut server = Client::default()
+            .with_url(settings.url.as_str())
+            .with_compression(compression)
+            .with_product_info("bounceflow", env!("CARGO_PKG_VERSION"));
+        if !settings.user.is_empty() {
+            server = server.with_user(settings.user.as_str());
+        }
+        if !settings.password.is_empty() {
+            server = server.with_password(settings.password.as_str());
+        }
+        let client = server.clone().with_database(settings.database.as_str());
+        Ok(Self { settings, server, client })
+    }
+
+    /// The database that holds the tables.
+    pub fn database(&self) -> &str {
+        &self.settings.database
+    }
+
+    /// Whether the server answers and knows the user.
+    pub async fn ping(&self) -> Result<(), WarehouseError> {
+        let query = self.server.query_raw("SELECT 1");
+        self.timed("answer", async { query.fetch_one::<u8>().await.map(|_| ()) }).await
+    }
+
+    /// The token of a block: whoever inserts this range of this topic into this table, now or after a crash, uses this one.
+    pub fn token(&self, table: Table, range: TokenRange<'_>) -> String {
+        let TokenRange { topic, partition, first, last, first_timestamp } = range;
+        format!("{}:{table}:{topic}:{partition}:{first}-{last}:{first_timestamp}", self.settings.pipeline)
+    }
+
+    /// Sends one block in one request. The block stays with the caller: whatever the answer, it can be sent again.
+    pub async fn insert(&self, block: &Block, token: &str) -> Answer {
+        let sql = insert_statement(&self.settings.database, block.table());
+        let timeout = Some(self.settings.insert_timeout);
+        let mut insert = self.client.insert_formatted_with(sql).with_timeouts(timeout, timeout);
+        for (name, value) in ONE_BLOCK {
+            insert = insert.with_setting(*name, *value);
+        }
+        insert = insert.with_setting("insert_deduplication_token", token);
+        // In one piece: sent in several, the client reports an early answer of the server as a broken channel.
+        let sent = insert.send(block.bytes().clone()).await;
+        let outcome = match sent {
+            Ok(()) => insert.end().await,
+            Err(e) => Err(e),
+        };
+        match outcome {
+            Ok(()) => Answer::Written,
+            Err(clickhouse::error::Error::BadResponse(text)) => Answer::refused(&text),
+            Err(clickhouse::error::Error::TimedOut) => {
+                Answer::broken(&format!("no answer within {:?}", self.settings.insert_timeout))
+            }
+            Err(e) => Answer::broken(&chain(&e)),
+        }
+    }
+
+    /// How many rows of `table` come from offsets `first..=last` of a topic partition.
+    pub async fn count(&self, table: Table, topic: &str, partition: i32, first: i64, last: i64) -> Result<u64, WarehouseError> {
+        let query = self
+            .client
+            .query(&format!(
+                "SELECT count() FROM {table} WHERE kafka_topic = ? AND kafka_partition = ? AND kafka_offset BETWEEN ? AND ?"
+            ))
+            .bind(topic)
+            .bind(partition)
+            .bind(first)
+            .bind(last);
+        self.timed("count a range", query.fetch_one::<u64>()).await
+    }
+
+    /// The last offset of a topic partition that `table` holds rows of; none: it holds no row of it.
+    pub async fn last_offset(&self, table: Table, topic: &str, partition: i32) -> Result<Option<i64>, WarehouseError> {
+        let query = self
+            .client
+            .query(&format!("SELECT maxOrNull(kafka_offset) FROM {table} WHERE kafka_topic = ? AND kafka_partition = ?"))
+            .bind(topic)
+            .bind(partition);
+        self.timed("find the last offset", query.fetch_one::<Option<i64>>()).await
+    }
+
+    /// Runs `query` within the query timeout; `what` completes "ClickHouse refused to …".
+    pub(crate) async fn timed<T>(
+        &self,
+        what: &str,
+        query: impl Future<Output = clickhouse::error::Result<T>>,
+    ) -> Result<T, WarehouseError> {
+        self.timed_within(self.settings.query_timeout, what, query).await
+    }
+
+    pub(crate) async fn timed_within<T>(
+        &self,
+        limit: Duration,
+        what: &str,
+        query: impl Future<Output = clickhouse::error::Result<T>>,
+    ) -> Result<T, WarehouseError> {
+        match tokio::time::timeout(limit, query).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(e)) => Err(WarehouseError::of_query(what, &self.settings.url, &e)),
+            Err(_) => {
+                let message = format!("no answer within {limit:?}");
+                Err(WarehouseError::Unreachable { url: self.settings.url.clone(), message })
+            }
+        }
+    }
+}
+
+fn insert_statement(database: &str, table: Table) -> String {
+    let columns: Vec<_> = columns(table).iter().map(|c| format!("`{c}`")).collect();
+    format!("INSERT INTO `{database}`.`{table}` ({}) FORMAT RowBinary", columns.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_never_show_the_password() {
+        let settings = Settings { password: "hunter2".to_owned(), ..Settings::default() };
+        assert!(!format!("{settings:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn every_mistake_is_named() {
+        let settings = Settings {
+            url: "http://user:pw@host".to_owned(),
+            database: "a b".to_owned(),
+            pipeline: String::new(),
+            insert_timeout: Duration::ZERO,
+            ..Settings::default()
+        };
+        let mistakes = settings.mistakes();
+        assert_eq!(mistakes.len(), 4, "{mistakes:?}");
+        assert!(!mistakes.join(" ").contains("pw"));
+        assert!(Settings::default().mistakes().is_empty());
+        let no_scheme = Settings { url: "localhost:8123".to_owned(), ..Settings::default() };
+        assert_eq!(no_scheme.mistakes().len(), 1);
+    }
+
+    #[test]
+    fn the_token_names_the_range() {
+        let warehouse = Warehouse::new(Settings::default()).unwrap();
+        let range = TokenRange { topic: "bounceflow.rates", partition: 0, first: 5, last: 9, first_timestamp: 17 };
+        assert_eq!(warehouse.token(Table::Batches, range), "bounceflow:batches:bounceflow.rates:0:5-9:17");
+    }
+}

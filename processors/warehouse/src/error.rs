@@ -1,0 +1,116 @@
+//! What can go wrong besides an insert's answer. Every text says what to do next; none holds a password.
+
+use crate::answer::shorten;
+
+/// A request about the warehouse that did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum WarehouseError {
+    /// The settings cannot be used.
+    #[error("the ClickHouse settings cannot be used: {0}")]
+    Settings(String),
+    /// Nobody answered.
+    #[error("ClickHouse at {url} does not answer ({message}): check that it runs and that the address is its HTTP port")]
+    Unreachable {
+        /// Where it was asked, without user and password.
+        url: String,
+        /// What the connection said.
+        message: String,
+    },
+    /// The server refused a query.
+    #[error("ClickHouse refused to {what}: {message}")]
+    Refused {
+        /// What was attempted.
+        what: String,
+        /// ClickHouse's error code, where there was one.
+        code: Option<u32>,
+        /// The server's words.
+        message: String,
+    },
+    /// An applied migration is not the one this binary holds.
+    #[error(
+        "migration {version:04} ({name}) was changed after it was applied: database {database} holds checksum {applied}, this \
+         binary {embedded}. Undo the change, or put it into a new migration"
+    )]
+    Edited {
+        /// Its number.
+        version: u32,
+        /// Its name.
+        name: String,
+        /// Where it was applied.
+        database: String,
+        /// Checksum when it was applied.
+        applied: String,
+        /// Checksum of the embedded file.
+        embedded: String,
+    },
+    /// The database is ahead.
+    #[error(
+        "database {database} is at schema version {found}, this binary knows {known}: a newer bounceflow migrated it. Run that \
+         version or a later one"
+    )]
+    TooNew {
+        /// Which database.
+        database: String,
+        /// Its version.
+        found: u32,
+        /// The binary's.
+        known: u32,
+    },
+    /// The database is behind.
+    #[error("database {database} is at schema version {found}, this binary needs {needed}: run `bounceflow migrate`")]
+    TooOld {
+        /// Which database.
+        database: String,
+        /// Its version; 0: never migrated.
+        found: u32,
+        /// The binary's.
+        needed: u32,
+    },
+    /// Tables on which the repeat of an insert would be stored twice.
+    #[error("repeated inserts would be stored twice:\n{}", list(.0))]
+    Unprotected(Vec<UnprotectedTable>),
+}
+
+/// A table, written to by the sink or a materialized view behind it, that forgets tokens too early.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnprotectedTable {
+    /// Database and name.
+    pub table: String,
+    /// What is wrong.
+    pub reason: String,
+    /// What to run.
+    pub remedy: String,
+}
+
+fn list(tables: &[UnprotectedTable]) -> String {
+    let lines: Vec<_> = tables.iter().map(|t| format!("- {}: {}. Mend it with: {}", t.table, t.reason, t.remedy)).collect();
+    lines.join("\n")
+}
+
+impl WarehouseError {
+    pub(crate) fn of_query(what: &str, url: &str, error: &clickhouse::error::Error) -> Self {
+        match error {
+            clickhouse::error::Error::BadResponse(text) => {
+                Self::Refused { what: what.to_owned(), code: crate::answer::error_code(text), message: shorten(text) }
+            }
+            clickhouse::error::Error::Network(_) | clickhouse::error::Error::TimedOut => {
+                Self::Unreachable { url: url.to_owned(), message: shorten(&chain(error)) }
+            }
+            _ => Self::Refused { what: what.to_owned(), code: None, message: shorten(&chain(error)) },
+        }
+    }
+}
+
+/// An error with its causes, each named once.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(e) = cause {
+        let words = e.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = e.source();
+    }
+    text
+}

@@ -1,0 +1,21 @@
+//! Everything bounceflow knows about ClickHouse: migrations, encoding rows, one insert of one block, what an answer means,
+//! counting a range, checking that repeats are dropped, and the audit.
+//!
+//! It never decides about offsets, retries or intents: that is the sink's loop. Encoding and [`judge`] are pure.
+
+pub mod row_binary;
+pub mod block;
+pub mod answer;
+pub mod client;
+pub mod migrations;
+pub mod check;
+pub mod audit;
+pub mod report;
+pub mod error;
+
+pub use answer::{Answer, Verdict, judge};
+pub use block::{Block, BlockBuilder, ENCODER_VERSION, LogPosition, MAX_BLOCK_BYTES, MAX_BLOCK_ROWS, Table, columns};
+pub use client::{Settings, TokenRange, Warehouse};
+pub use error::{UnprotectedTable, WarehouseError};
+pub use migrations::Applied;
+pub use report::{AuditOptions, AuditReport};

@@ -1,0 +1,187 @@
+//! The schema: numbered files of `schemas/clickhouse`, applied once each and recorded with their checksum.
+//!
+//! Every statement can run again (`IF NOT EXISTS`), so a migration interrupted between two statements is simply run once more.
+
+use std::collections::BTreeMap;
+
+use clickhouse::Row;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use crate::client::Warehouse;
+use crate::error::WarehouseError;
+
+/// A migration this binary holds.
+pub(crate) struct Migration {
+    pub(crate) version: u32,
+    pub(crate) name: &'static str,
+    sql: &'static str,
+}
+
+macro_rules! migrations {
+    ($($version:literal $name:literal $file:literal)*) => {
+        &[$(Migration { version: $version, name: $name, sql: include_str!(concat!("../../../schemas/clickhouse/", $file)) }),*]
+    };
+}
+
+pub(crate) const MIGRATIONS: &[Migration] = migrations! {
+    1 "failures" "0001_failures.sql"
+    2 "batches" "0002_batches.sql"
+    3 "delivery_rates" "0003_delivery_rates.sql"
+    4 "views" "0004_views.sql"
+};
+
+/// A migration that was applied just now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// Its number.
+    pub version: u32,
+    /// Its name.
+    pub name: &'static str,
+}
+
+#[derive(Row, Deserialize)]
+struct Recorded {
+    version: u32,
+    checksum: String,
+}
+
+const HISTORY: &str = "CREATE TABLE IF NOT EXISTS schema_migrations
+(
+    version UInt32,
+    name String,
+    checksum String COMMENT 'SHA-256 of the file',
+    applied_at DateTime('UTC')
+)
+ENGINE = MergeTree ORDER BY version
+COMMENT 'Which migrations of bounceflow were applied: the sink refuses a database that does not match its binary'";
+
+const UNKNOWN_TABLE: u32 = 60;
+const UNKNOWN_DATABASE: u32 = 81;
+
+impl Warehouse {
+    /// Brings the database to this binary's schema; creates it where it does not exist. `progress` is told each step.
+    pub async fn migrate(&self, progress: &mut (dyn FnMut(&str) + Send)) -> Result<Vec<Applied>, WarehouseError> {
+        let database = self.database();
+        let create = format!("CREATE DATABASE IF NOT EXISTS `{database}`");
+        self.timed("create the database", self.server.query_raw(&create).execute()).await?;
+        self.timed("create schema_migrations", self.client.query_raw(HISTORY).execute()).await?;
+        let recorded = self.recorded().await?;
+        self.compare(&recorded)?;
+
+        let mut applied = Vec::new();
+        for migration in MIGRATIONS.iter().filter(|m| !recorded.contains_key(&m.version)) {
+            let Migration { version, name, sql } = migration;
+            progress(&format!("{version:04} {name}"));
+            let what = format!("apply migration {version:04} ({name})");
+            for statement in statements(sql) {
+                self.timed(&what, self.client.query_raw(statement).execute()).await?;
+            }
+            let record = self
+                .client
+                .query("INSERT INTO schema_migrations SELECT ?, ?, ?, now('UTC')")
+                .bind(version)
+                .bind(name)
+                .bind(checksum(sql));
+            self.timed(&what, record.execute()).await?;
+            applied.push(Applied { version: *version, name });
+        }
+        Ok(applied)
+    }
+
+    /// Whether the database is exactly at this binary's schema.
+    pub(crate) async fn check_version(&self) -> Result<(), WarehouseError> {
+        let recorded = match self.recorded().await {
+            Err(WarehouseError::Refused { code: Some(UNKNOWN_TABLE | UNKNOWN_DATABASE), .. }) => BTreeMap::new(),
+            other => other?,
+        };
+        self.compare(&recorded)?;
+        match MIGRATIONS.iter().find(|m| !recorded.contains_key(&m.version)) {
+            None => Ok(()),
+            Some(_) => Err(WarehouseError::TooOld {
+                database: self.database().to_owned(),
+                found: recorded.last_key_value().map_or(0, |(version, _)| *version),
+                needed: newest(),
+            }),
+        }
+    }
+
+    async fn recorded(&self) -> Result<BTreeMap<u32, String>, WarehouseError> {
+        let query = self.client.query_raw("SELECT DISTINCT version, checksum FROM schema_migrations ORDER BY version");
+        let rows = self.timed("read schema_migrations", query.fetch_all::<Recorded>()).await?;
+        Ok(rows.into_iter().map(|row| (row.version, row.checksum)).collect())
+    }
+
+    fn compare(&self, recorded: &BTreeMap<u32, String>) -> Result<(), WarehouseError> {
+        let database = || self.database().to_owned();
+        if let Some((found, _)) = recorded.last_key_value().filter(|(version, _)| **version > newest()) {
+            return Err(WarehouseError::TooNew { database: database(), found: *found, known: newest() });
+        }
+        for migration in MIGRATIONS {
+            let embedded = checksum(migration.sql);
+            if let Some(applied) = recorded.get(&migration.version).filter(|applied| **applied != embedded) {
+                return Err(WarehouseError::Edited {
+                    version: migration.version,
+                    name: migration.name.to_owned(),
+                    database: database(),
+                    applied: applied.clone(),
+                    embedded,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn newest() -> u32 {
+    MIGRATIONS.last().map_or(0, |m| m.version)
+}
+
+fn checksum(sql: &str) -> String {
+    Sha256::digest(sql).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The statements of a file: each ends with `;` at the end of a line, and no other line does.
+fn statements(sql: &str) -> impl Iterator<Item = &str> {
+    sql.split(";\n").map(str::trim).filter(|statement| !statement.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_is_embedded_in_order() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../schemas/clickhouse");
+        let mut files: Vec<_> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.ends_with(".sql"))
+            .collect();
+        files.sort();
+        let embedded: Vec<_> = MIGRATIONS.iter().map(|m| format!("{:04}_{}.sql", m.version, m.name)).collect();
+        assert_eq!(files, embedded);
+        assert!(MIGRATIONS.iter().zip(1..).all(|(m, n)| m.version == n));
+    }
+
+    #[test]
+    fn every_statement_can_run_again() {
+        for migration in MIGRATIONS {
+            assert!(migration.sql.ends_with(";\n"), "{}", migration.name);
+            for statement in statements(migration.sql) {
+                let code = statement.lines().find(|line| !line.trim_start().starts_with("--")).unwrap();
+                let repeatable =
+                    ["IF NOT EXISTS", "IF EXISTS", "CREATE OR REPLACE VIEW"].iter().any(|words| code.contains(words));
+                assert!(repeatable, "{code}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_depends_on_the_clock_of_the_server() {
+        for migration in MIGRATIONS {
+            assert!(!migration.sql.to_lowercase().contains("now("), "{}", migration.name);
+            assert!(!migration.sql.contains(" DEFAULT "), "{}", migration.name);
+        }
+    }
+}

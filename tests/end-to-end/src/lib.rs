@@ -1,0 +1,1 @@
+//! End-to-end and conservation tests on the real servers.

@@ -1,0 +1,298 @@
+//! Owns the ClickHouse server: the library `libchdb.so`, run by the program `bounceflow-clickhouse` in a process of its own.
+//! It must not create databases or tables.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use std::{env, fs};
+
+use anyhow::{Context, Result, bail};
+use ureq::Agent;
+
+use crate::ports::{self, Port};
+use crate::server::{Server, external};
+use crate::{download, launcher};
+
+const NAMED: &str = "BOUNCEFLOW_CLICKHOUSE";
+
+// The library is clickhouse-local: it starts listening when told to, and lives as long as its last query. HTTP comes last, so
+// that a server that answers there also answers on the native port.
+const MAIN_QUERY: &str = "SYSTEM START LISTEN TCP; SYSTEM START LISTEN HTTP; \
+    SELECT sleepEachRow(1) FROM system.numbers LIMIT 1000000000 \
+    SETTINGS function_sleep_max_microseconds_per_block=0, max_block_size=1 FORMAT Null";
+
+// Sized for a small machine that runs Kafka beside it. There are no system log tables unless they are configured.
+// The message broker pool is what the Kafka table engine runs in; clickhouse-local has none.
+const SERVER_SETTINGS: [(&str, &str); 9] = [
+    ("log-level", "error"), // this program reads it here, not in `logger`
+    ("max_server_memory_usage", "6442450944"),
+    ("mark_cache_size", "268435456"),
+    ("uncompressed_cache_size", "0"),
+    ("background_pool_size", "4"),
+    ("background_schedule_pool_size", "32"),
+    ("background_message_broker_schedule_pool_size", "4"),
+    ("background_buffer_flush_schedule_pool_size", "2"),
+    ("background_distributed_schedule_pool_size", "2"),
+];
+
+// What clickhouse-local sets apart from a server, set back.
+const PROFILE: [(&str, &str); 4] = [
+    ("log_queries", "0"),
+    ("implicit_select", "0"),
+    ("allow_introspection_functions", "0"),
+    ("storage_file_read_method", "pread"),
+];
+
+/// What may differ from the usual server.
+#[derive(Debug, Clone, Default)]
+pub struct ClickHouseOptions {
+    /// Elements of the server's configuration file; they win over the usual ones.
+    pub server_settings: Vec<(String, String)>,
+    /// Settings every query gets.
+    pub query_settings: Vec<(String, String)>,
+    /// Users besides `default` (which may do everything, without password). `CREATE USER` has nowhere to write here.
+    pub users: Vec<ClickHouseUser>,
+}
+
+/// A user with a password.
+#[derive(Debug, Clone)]
+pub struct ClickHouseUser {
+    /// The name.
+    pub name: String,
+    /// The password, in plain text: these servers hold nothing.
+    pub password: String,
+    /// `GRANT` statements without a grantee (`GRANT SELECT ON db.*`); with none, the user may do everything.
+    pub grants: Vec<String>,
+}
+
+impl ClickHouseOptions {
+    /// Adds an element to the server's configuration file.
+    #[must_use]
+    pub fn server_setting(mut self, name: impl Into<String>, value: impl ToString) -> Self {
+        self.server_settings.push((name.into(), value.to_string()));
+        self
+    }
+
+    /// Adds a setting that every query gets.
+    #[must_use]
+    pub fn query_setting(mut self, name: impl Into<String>, value: impl ToString) -> Self {
+        self.query_settings.push((name.into(), value.to_string()));
+        self
+    }
+
+    /// Adds a user.
+    #[must_use]
+    pub fn user(mut self, user: ClickHouseUser) -> Self {
+        self.users.push(user);
+        self
+    }
+}
+
+/// A ClickHouse server on 127.0.0.1; dropping it stops it and removes its data.
+#[derive(Debug)]
+pub struct ClickHouse {
+    url: String,
+    own: Option<Own>,
+}
+
+#[derive(Debug)]
+struct Own {
+    server: Server,
+    program: PathBuf,
+    library: PathBuf,
+    http: Port,
+    tcp: Port,
+}
+
+impl ClickHouse {
+    /// Starts a server, or uses the one that `BOUNCEFLOW_CLICKHOUSE` (its HTTP address) names.
+    pub fn start() -> Result<Self> {
+        Self::start_with(ClickHouseOptions::default())
+    }
+
+    /// Like [`ClickHouse::start`]; a server named by the environment gets none of the options.
+    pub fn start_with(options: ClickHouseOptions) -> Result<Self> {
+        match env::var(NAMED) {
+            Ok(url) if !url.is_empty() => Self::external(url),
+            _ => Self::start_own(options),
+        }
+    }
+
+    /// Starts a server whatever the environment says, for tests that kill it.
+    pub fn start_own(options: ClickHouseOptions) -> Result<Self> {
+        let library = download::clickhouse()?;
+        let program = launcher::find()?;
+        let own = ports::with_free(|| Own::start(&program, &library, &options))?;
+        Ok(Self { url: own.url(), own: Some(own) })
+    }
+
+    /// Uses a server that runs already. Fails unless it answers.
+    pub fn external(url: impl Into<String>) -> Result<Self> {
+        let clickhouse = Self { url: url.into().trim_end_matches('/').to_owned(), own: None };
+        let answer = clickhouse.query("SELECT 1");
+        answer.with_context(|| format!("no ClickHouse at {} (named by {NAMED})", clickhouse.url))?;
+        Ok(clickhouse)
+    }
+
+    /// The HTTP address, without a slash at its end.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The port of the native protocol, unless the server is external.
+    pub fn tcp_port(&self) -> Option<u16> {
+        self.own.as_ref().map(|own| own.tcp.number)
+    }
+
+    /// Runs one statement as the user `default` and returns what it prints (tab-separated without a `FORMAT`).
+    pub fn query(&self, sql: &str) -> Result<String> {
+        self.query_within(Duration::from_secs(300), sql)
+    }
+
+    /// Like [`ClickHouse::query`], but gives up after some time.
+    pub fn query_within(&self, timeout: Duration, sql: &str) -> Result<String> {
+        query(&self.url, timeout, sql)
+    }
+
+    /// Freezes the process (SIGSTOP): connections stay open, nothing answers.
+    pub fn pause(&self) -> Result<()> {
+        self.own()?.server.pause()
+    }
+
+    /// Lets a paused process go on.
+    pub fn resume(&self) -> Result<()> {
+        self.own()?.server.resume()
+    }
+
+    /// Kills the process (SIGKILL) and returns once it is dead. The data stay for [`ClickHouse::restart`].
+    pub fn kill(&self) -> Result<()> {
+        self.own()?.server.kill()
+    }
+
+    /// Starts it again, on the same ports with the same data, killing it first if it runs; returns once it answers.
+    pub fn restart(&self) -> Result<()> {
+        self.own()?.run()
+    }
+
+    /// Ends it and removes its data. One that is external is left alone.
+    pub fn stop(self) -> Result<()> {
+        self.own.map_or(Ok(()), |own| own.server.kill())
+    }
+
+    /// The server's log, unless it is external. It goes when the server is stopped.
+    pub fn log_path(&self) -> Option<&Path> {
+        self.own.as_ref().map(|own| own.server.log())
+    }
+
+    /// The process, unless it is external or killed.
+    pub fn pid(&self) -> Option<u32> {
+        self.own.as_ref()?.server.pid()
+    }
+
+    fn own(&self) -> Result<&Own> {
+        self.own.as_ref().ok_or_else(|| external("ClickHouse"))
+    }
+}
+
+impl Own {
+    fn start(program: &Path, library: &Path, options: &ClickHouseOptions) -> Result<Self> {
+        let server = Server::prepare("ClickHouse")?;
+        let (http, tcp) = (Port::claim()?, Port::claim()?);
+        let own = Self { server, program: program.into(), library: library.into(), http, tcp };
+        own.configure(options)?;
+        own.run()?;
+        Ok(own)
+    }
+
+    fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.http.number)
+    }
+
+    fn configure(&self, options: &ClickHouseOptions) -> Result<()> {
+        let folder = self.server.folder();
+        let log = self.server.log().display().to_string();
+        let path = |name: &str| escape(&folder.join(name).display().to_string());
+        let config = format!(
+            "<clickhouse>\n{}\
+             <path>{}/</path><tmp_path>{}/</tmp_path><display_name>{}</display_name>\n\
+             <logger><log>{}</log></logger>\n\
+             <user_directories><users_xml><path>{}</path></users_xml></user_directories>\n\
+             </clickhouse>\n",
+            elements(&SERVER_SETTINGS, &options.server_settings),
+            path("data"),
+            path("data/tmp"),
+            self.server.id(),
+            escape(&log),
+            path("users.xml"),
+        );
+        let everybody = ClickHouseUser { name: "default".into(), password: String::new(), grants: Vec::new() };
+        let users: String = [everybody].iter().chain(&options.users).map(user).collect();
+        let users = format!(
+            "<clickhouse>\n<profiles><default>\n{}</default></profiles>\n<quotas><default/></quotas>\n\
+             <users>\n{users}</users>\n</clickhouse>\n",
+            elements(&PROFILE, &options.query_settings),
+        );
+        fs::write(folder.join("config.xml"), config)?;
+        fs::write(folder.join("users.xml"), users)?;
+        fs::create_dir(folder.join("data"))?;
+        Ok(())
+    }
+
+    fn run(&self) -> Result<()> {
+        let folder = self.server.folder();
+        let mut server = Command::new(&self.program);
+        server.arg(&self.library);
+        server.arg(format!("--http_port={}", self.http.number)).arg(format!("--tcp_port={}", self.tcp.number));
+        server.arg("--listen_host=127.0.0.1");
+        server.arg(format!("--path={}", folder.join("data").display()));
+        server.arg(format!("--config-file={}", folder.join("config.xml").display()));
+        server.arg("--multiquery").arg(format!("--query={MAIN_QUERY}"));
+        // The time zone comes from here, not from the configuration. Nothing else comes from outside: no proxy, no credentials
+        // that table functions would pick up, no history in the home folder.
+        server.env_clear().env("HOME", folder).env("TZ", "UTC").env("PATH", "/usr/bin:/bin");
+        let (url, id) = (self.url(), self.server.id());
+        self.server.run(server, |_| {
+            // Asked for its name, lest a stranger on the port answers for it.
+            query(&url, Duration::from_secs(2), "SELECT displayName()").is_ok_and(|name| name.trim() == id)
+        })
+    }
+}
+
+fn query(url: &str, timeout: Duration, sql: &str) -> Result<String> {
+    // A connection per query: one kept from before a kill would fail the first query after it.
+    let config = Agent::config_builder()
+        .timeout_global(Some(timeout))
+        .http_status_as_error(false)
+        .max_idle_connections(0)
+        .proxy(None)
+        .build();
+    let mut response = Agent::new_with_config(config).post(url).send(sql).context("ClickHouse does not answer")?;
+    let text = response.body_mut().with_config().limit(u64::MAX).read_to_string().context("ClickHouse broke off its answer")?;
+    if !response.status().is_success() {
+        bail!("ClickHouse refuses: {}", text.trim());
+    }
+    Ok(text)
+}
+
+fn elements(usual: &[(&str, &str)], given: &[(String, String)]) -> String {
+    let mut all: BTreeMap<&str, &str> = usual.iter().copied().collect();
+    all.extend(given.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    all.iter().map(|(name, value)| format!("<{name}>{}</{name}>\n", escape(value))).collect()
+}
+
+fn user(user: &ClickHouseUser) -> String {
+    let grants: String = user.grants.iter().map(|grant| format!("<query>{}</query>", escape(grant))).collect();
+    let rights =
+        if grants.is_empty() { "<access_management>1</access_management>".into() } else { format!("<grants>{grants}</grants>") };
+    format!(
+        "<{name}><password>{password}</password><networks><ip>127.0.0.1</ip></networks>\
+         <profile>default</profile><quota>default</quota>{rights}</{name}>\n",
+        name = user.name,
+        password = escape(&user.password),
+    )
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}

@@ -1,0 +1,219 @@
+//! Owns the Kafka broker: one KRaft process that is broker and controller. It must not create topics.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use std::{env, fs};
+
+use anyhow::{Result, ensure};
+
+use crate::ports::{Port, random};
+use crate::server::{Server, external};
+use crate::{download, ports};
+
+const NAMED: &str = "BOUNCEFLOW_KAFKA";
+
+// Why a line is there where its name does not say it: internal topics small and without replicas, for a fast start; a group
+// forms at once; topics exist only if somebody meant them to. A broker killed and restarted is refused until its old session
+// has timed out: with the default, 9 s, each restart would take 12 s.
+const PROPERTIES: &str = "\
+process.roles=broker,controller
+node.id=1
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=BROKER
+listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=8
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=8
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+auto.create.topics.enable=false
+message.max.bytes=67108864
+replica.fetch.max.bytes=67108864
+broker.heartbeat.interval.ms=500
+broker.session.timeout.ms=3000
+";
+
+/// What may differ from the usual broker.
+#[derive(Debug, Clone)]
+pub struct KafkaOptions {
+    /// Lines for `server.properties`; they win over the usual ones.
+    pub properties: Vec<(String, String)>,
+    /// The JVM's `-Xmx`.
+    pub heap: String,
+}
+
+impl Default for KafkaOptions {
+    fn default() -> Self {
+        Self { properties: Vec::new(), heap: "1g".into() }
+    }
+}
+
+impl KafkaOptions {
+    /// Adds a server property.
+    #[must_use]
+    pub fn property(mut self, name: impl Into<String>, value: impl ToString) -> Self {
+        self.properties.push((name.into(), value.to_string()));
+        self
+    }
+}
+
+/// A Kafka broker on 127.0.0.1; dropping it stops it and removes its data.
+#[derive(Debug)]
+pub struct Kafka {
+    bootstrap: String,
+    own: Option<Own>,
+}
+
+#[derive(Debug)]
+struct Own {
+    server: Server,
+    lib: PathBuf,
+    heap: String,
+    broker: Port,
+    controller: Port,
+}
+
+impl Kafka {
+    /// Starts a broker, or uses the one that `BOUNCEFLOW_KAFKA` (bootstrap servers) names.
+    pub fn start() -> Result<Self> {
+        Self::start_with(KafkaOptions::default())
+    }
+
+    /// Like [`Kafka::start`]; a broker named by the environment gets none of the options.
+    pub fn start_with(options: KafkaOptions) -> Result<Self> {
+        match env::var(NAMED) {
+            Ok(bootstrap) if !bootstrap.is_empty() => Self::external(bootstrap),
+            _ => Self::start_own(options),
+        }
+    }
+
+    /// Starts a broker whatever the environment says, for tests that kill it.
+    pub fn start_own(options: KafkaOptions) -> Result<Self> {
+        let lib = download::kafka()?;
+        ports::with_free(|| Own::start(&lib, &options))
+            .map(|own| Self { bootstrap: format!("127.0.0.1:{}", own.broker.number), own: Some(own) })
+    }
+
+    /// Uses a broker that runs already. Fails unless it can be reached.
+    pub fn external(bootstrap: impl Into<String>) -> Result<Self> {
+        let bootstrap = bootstrap.into();
+        let reached = bootstrap.split(',').any(|server| TcpStream::connect(server.trim()).is_ok());
+        ensure!(reached, "no Kafka broker at {bootstrap} (named by {NAMED})");
+        Ok(Self { bootstrap, own: None })
+    }
+
+    /// `host:port`, as `bootstrap.servers` wants it.
+    pub fn bootstrap(&self) -> &str {
+        &self.bootstrap
+    }
+
+    /// Freezes the process (SIGSTOP): connections stay open, nothing answers.
+    pub fn pause(&self) -> Result<()> {
+        self.own()?.server.pause()
+    }
+
+    /// Lets a paused process go on.
+    pub fn resume(&self) -> Result<()> {
+        self.own()?.server.resume()
+    }
+
+    /// Kills the process (SIGKILL) and returns once it is dead. The data stay for [`Kafka::restart`].
+    pub fn kill(&self) -> Result<()> {
+        self.own()?.server.kill()
+    }
+
+    /// Starts it again, on the same port with the same data, killing it first if it runs; returns once it answers.
+    pub fn restart(&self) -> Result<()> {
+        self.own()?.run()
+    }
+
+    /// Ends it and removes its data. One that is external is left alone.
+    pub fn stop(self) -> Result<()> {
+        self.own.map_or(Ok(()), |own| own.server.kill())
+    }
+
+    /// The broker's log, unless it is external. It goes when the broker is stopped.
+    pub fn log_path(&self) -> Option<&Path> {
+        self.own.as_ref().map(|own| own.server.log())
+    }
+
+    /// The process, unless it is external or killed.
+    pub fn pid(&self) -> Option<u32> {
+        self.own.as_ref()?.server.pid()
+    }
+
+    fn own(&self) -> Result<&Own> {
+        self.own.as_ref().ok_or_else(|| external("Kafka"))
+    }
+}
+
+impl Own {
+    fn start(lib: &Path, options: &KafkaOptions) -> Result<Self> {
+        let server = Server::prepare("Kafka")?;
+        let (broker, controller) = (Port::claim()?, Port::claim()?);
+        let own = Self { server, lib: lib.into(), heap: options.heap.clone(), broker, controller };
+        own.format(options)?;
+        own.run()?;
+        Ok(own)
+    }
+
+    fn format(&self, options: &KafkaOptions) -> Result<()> {
+        let folder = self.server.folder();
+        let (broker, controller) = (self.broker.number, self.controller.number);
+        let mut text = format!(
+            "{PROPERTIES}\
+             listeners=BROKER://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}\n\
+             advertised.listeners=BROKER://127.0.0.1:{broker}\n\
+             controller.quorum.voters=1@127.0.0.1:{controller}\n\
+             log.dirs={}\n",
+            folder.join("data").display()
+        );
+        for (name, value) in &options.properties {
+            text.push_str(&format!("{name}={value}\n")); // the last line of a name is the one that counts
+        }
+        fs::write(folder.join("server.properties"), text)?;
+        fs::create_dir(folder.join("tmp"))?;
+        let cluster = format!("bounc{:016x}A", random()); // 22 characters: sixteen bytes in base64
+        let mut java = self.java(&["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]);
+        java.args(["kafka.tools.StorageTool", "format", "-t", &cluster, "-c", "server.properties"]);
+        self.server.run_to_end(java)
+    }
+
+    fn run(&self) -> Result<()> {
+        let mut java = self.java(&[&format!("-Xmx{}", self.heap)]);
+        java.args(["kafka.Kafka", "server.properties"]);
+        let port = self.broker.number;
+        self.server.run(java, |log| log.contains("Kafka Server started") && answers(port))
+    }
+
+    fn java(&self, flags: &[&str]) -> Command {
+        let mut java = Command::new("java");
+        // Nothing outside the folder, where a SIGKILL would leave it: no performance file, native libraries unpacked inside.
+        java.args(["-XX:-UsePerfData", "-Djava.io.tmpdir=tmp"]).args(flags);
+        java.arg("-Dorg.slf4j.simpleLogger.showDateTime=true");
+        java.arg("-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd HH:mm:ss.SSS");
+        java.arg("-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config=warn"); // 300 lines of settings, twice
+        java.arg("-cp").arg(self.lib.join("*"));
+        java
+    }
+}
+
+/// Whether the broker answers a request: ApiVersions, version 0, correlation id 1, no client id.
+fn answers(port: u16) -> bool {
+    let ask = || -> std::io::Result<[u8; 10]> {
+        let timeout = Duration::from_secs(2);
+        let mut broker = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), timeout)?;
+        broker.set_read_timeout(Some(timeout))?;
+        broker.write_all(&[0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 1, 0xff, 0xff])?;
+        let mut head = [0; 10]; // length, correlation id, error code
+        broker.read_exact(&mut head)?;
+        Ok(head)
+    };
+    ask().is_ok_and(|head| head[4..] == [0, 0, 0, 1, 0, 0])
+}

@@ -1,0 +1,30 @@
+//! Starts, pauses, kills and stops real Kafka and ClickHouse servers for tests, demo and benchmarks.
+//!
+//! ```no_run
+//! # fn main() -> anyhow::Result<()> {
+//! let stack = bounceflow_stack::Stack::start()?;
+//! stack.clickhouse.query("CREATE DATABASE demo")?;
+//! stack.clickhouse.kill()?; // SIGKILL
+//! stack.clickhouse.restart()?; // same ports, same data
+//! println!("{} {}", stack.kafka.bootstrap(), stack.clickhouse.url());
+//! # Ok(()) } // dropped: servers and data folders are gone, as they are when this process is SIGKILLed
+//! ```
+//!
+//! The servers are downloaded once into `$XDG_CACHE_HOME/bounceflow` (else `~/.cache/bounceflow`) by `mvn` and `npm`. Where
+//! `BOUNCEFLOW_KAFKA` or `BOUNCEFLOW_CLICKHOUSE` names a running server, `start` uses that one.
+//!
+//! It must not know anything of topics, tables or schemas: what runs on the servers is its callers' business.
+#![cfg(target_os = "linux")]
+
+mod clickhouse;
+mod download;
+mod guardian;
+mod kafka;
+mod launcher;
+mod ports;
+mod server;
+mod stack;
+
+pub use clickhouse::{ClickHouse, ClickHouseOptions, ClickHouseUser};
+pub use kafka::{Kafka, KafkaOptions};
+pub use stack::Stack;
