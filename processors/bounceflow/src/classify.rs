@@ -24,6 +24,7 @@ use crate::process::{Outcome, Position, Scratch, Tables, process};
 use crate::schemas;
 use crate::starting::{self, Start};
 use crate::stop::Stop;
+use crate::trouble::{Cure, Trouble};
 
 /// An idle partition is listed again after this, so that readers know it is alive and how far it is.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -52,13 +53,13 @@ pub struct Task {
 pub fn run(task: Task) -> anyhow::Result<()> {
     let topics = &task.config.topics;
     let needed = [task.input.topic.as_str(), &topics.failures, &topics.rates, &topics.dead_letter, &topics.schemas];
-    if !kafka::wait_for_topics(&task.config.kafka, &needed, &task.stop)? {
+    if !kafka::wait_for_topics(&task.config.kafka, &needed, &task.stop, &task.health)? {
         return Ok(());
     }
     let id = format!("{}/{}/{}/{}", task.config.deployment, task.config.ordinal, task.input.topic, task.thread);
     let Some(producer) = take_over(&task, &id)? else { return Ok(()) };
     let group = format!("{}.classify.{}", task.config.deployment, task.input.topic);
-    let consumer = Consumer::join(&task.config.kafka, &group, &id, &[&task.input.topic])?;
+    let consumer = Consumer::join(&task.config.kafka, "classify", &group, &id, &[&task.input.topic])?;
     tracing::info!(topic = task.input.topic, group, transactional_id = id, "Classify started");
     let mut worker = Worker::new(&task, id, producer)?;
     while !task.stop.is_set() {
@@ -74,23 +75,20 @@ pub fn run(task: Task) -> anyhow::Result<()> {
 
 /// Takes the transactional id over and leaves the schemas. None: told to stop before.
 fn take_over(task: &Task, id: &str) -> anyhow::Result<Option<Producer>> {
-    loop {
-        let producer = match Producer::take_over(&task.config.kafka, id, &task.stop) {
+    while !task.stop.is_set() {
+        let taken = Producer::take_over(&task.config.kafka, id, &task.stop, &task.health).map_err(Trouble::from);
+        let trouble = match taken {
             Ok(None) => return Ok(None),
-            Ok(Some(producer)) => producer,
-            Err(e) => anyhow::bail!("taking over transactional.id {id}: {}", e.cause()),
+            Ok(Some(producer)) => match schemas::publish(&producer, &task.config.topics.schemas)? {
+                Ok(()) => return Ok(Some(producer)),
+                Err(e) => e.into(),
+            },
+            Err(e) => e,
         };
-        match schemas::publish(&producer, &task.config.topics.schemas)? {
-            Ok(()) => return Ok(Some(producer)),
-            Err(TransactionError::Fenced(e)) => return Err(fenced(id, &e)),
-            Err(e) => tracing::warn!(transactional_id = id, error = %e.cause(), "Writing the schemas failed; trying again"),
-        }
+        trouble.cure(id)?;
         task.stop.wait(Duration::from_secs(1));
     }
-}
-
-fn fenced(id: &str, e: &rdkafka::error::KafkaError) -> anyhow::Error {
-    anyhow::anyhow!("another process took over transactional.id {id} ({e}): give each process of a role an `ordinal` of its own")
+    Ok(None)
 }
 
 struct Worker<'t> {
@@ -106,12 +104,17 @@ struct Worker<'t> {
     metrics: metrics::Classify,
     /// Captured when partitions were assigned; a transaction of a member that lost them is refused.
     group: Option<ConsumerGroupMetadata>,
+    /// What the group gave, halted partitions too.
+    assigned: Vec<(String, i32)>,
     /// By partition number. None: not ours, or halted.
     partitions: Vec<Option<Partition>>,
     /// Since when a transaction is open.
     open: Option<Instant>,
     records: usize,
     failures: u64,
+    /// Reasons, for the metrics: they count what is committed.
+    ignored: Vec<&'static str>,
+    rejected: Vec<&'static str>,
     until_clock: u32,
 }
 
@@ -142,10 +145,13 @@ impl<'t> Worker<'t> {
             bytes: Vec::new(),
             metrics: metrics::Classify::new(&task.input.topic),
             group: None,
+            assigned: Vec::new(),
             partitions: Vec::new(),
             open: None,
             records: 0,
             failures: 0,
+            ignored: Vec::new(),
+            rejected: Vec::new(),
             until_clock: CLOCK_EVERY,
         })
     }
@@ -173,11 +179,13 @@ impl<'t> Worker<'t> {
             }
             Event::Assigned(list) => {
                 self.group = consumer.group_metadata();
-                self.start(consumer, &kafka::partitions_of(&list))?;
+                self.assigned = kafka::partitions_of(&list);
+                self.start(consumer)?;
             }
             Event::Revoked => {
                 self.drop_transaction()?;
                 self.partitions.clear();
+                self.assigned.clear();
                 self.group = None;
                 tracing::info!(topic = self.task.input.topic, transactional_id = self.id, "Partitions taken away");
             }
@@ -229,7 +237,7 @@ impl<'t> Worker<'t> {
                     trouble = std::mem::replace(&mut trouble, Ok(())).and(sent);
                 }
                 Outcome::Ignore(reason) => {
-                    self.metrics.ignored(reason.as_str(), 1);
+                    self.ignored.push(reason.as_str());
                     self.counts.ignore(reason);
                 }
                 Outcome::Reject(rejection) => rejected.push((number, rejection)),
@@ -246,6 +254,7 @@ impl<'t> Worker<'t> {
         let others = number - rejected.len() as i32;
         for (number, rejection) in rejected {
             self.dead_letter(message, number, &rejection, others)?;
+            self.rejected.push(rejection.reason.as_str());
         }
         Ok(())
     }
@@ -271,7 +280,6 @@ impl<'t> Worker<'t> {
         let mut record = BaseRecord::to(&self.task.config.topics.dead_letter).headers(headers);
         record.key = message.key();
         record.payload = message.payload();
-        self.metrics.dead_lettered(why.reason.as_str(), 1);
         Ok(self.producer.send(record)?)
     }
 
@@ -326,6 +334,8 @@ impl<'t> Worker<'t> {
         self.metrics.failures.increment(self.failures);
         self.metrics.committed.increment(1);
         self.metrics.commit_seconds.record(started.elapsed());
+        self.ignored.drain(..).for_each(|reason| self.metrics.ignored(reason));
+        self.rejected.drain(..).for_each(|reason| self.metrics.dead_lettered(reason));
         (self.records, self.failures) = (0, 0);
         for partition in self.partitions.iter_mut().flatten().filter(|p| listed(&&**p)) {
             partition.settle(started);
@@ -335,8 +345,8 @@ impl<'t> Worker<'t> {
     }
 
     /// Begins to read partitions at where the group left them; halts those whose records are gone.
-    fn start(&mut self, consumer: &Consumer, partitions: &[(String, i32)]) -> Result<(), Trouble> {
-        let left = consumer.committed(partitions)?;
+    fn start(&mut self, consumer: &Consumer) -> Result<(), Trouble> {
+        let left = consumer.committed(&self.assigned)?;
         let mut counted = None;
         let (mut positions, mut halted) = (Vec::new(), Vec::new());
         self.partitions.clear();
@@ -376,46 +386,32 @@ impl<'t> Worker<'t> {
 
     /// Mends what can be mended: the transaction is dropped and everything still owned is read again from its committed offset.
     fn recover(&mut self, turned: Result<(), Trouble>, consumer: &Consumer) -> anyhow::Result<()> {
-        let mut trouble = match turned {
-            Ok(()) => return Ok(()),
-            Err(trouble) => trouble,
-        };
-        loop {
-            match trouble {
-                Trouble::End(e) => return Err(e),
-                Trouble::Transaction(TransactionError::Fenced(e)) => return Err(fenced(&self.id, &e)),
-                Trouble::Transaction(TransactionError::Fatal(e)) => {
-                    tracing::warn!(transactional_id = self.id, error = %e, "The producer is of no more use; making a new one");
-                    self.open = None;
-                    match take_over(self.task, &self.id)? {
-                        Some(producer) => self.producer = producer,
-                        None => return Ok(()),
-                    }
-                }
-                Trouble::Transaction(TransactionError::Aborted(e)) => {
-                    tracing::warn!(transactional_id = self.id, error = %e, "A transaction failed; its records are read again");
-                }
-                Trouble::StartAgain(why) => {
-                    tracing::warn!(transactional_id = self.id, why, "Starting again from the committed offsets");
+        let mut turned = turned;
+        while let Err(trouble) = turned {
+            if let Cure::NewProducer = trouble.cure(&self.id)? {
+                self.open = None;
+                match take_over(self.task, &self.id)? {
+                    Some(producer) => self.producer = producer,
+                    None => return Ok(()),
                 }
             }
-            let owned: Vec<_> =
-                (0i32..).zip(&self.partitions).filter(|(_, p)| p.is_some()).map(|(n, _)| (self.task.input.topic.clone(), n)).collect();
-            trouble = match self.drop_transaction().and_then(|()| self.start(consumer, &owned)) {
-                Ok(()) => return Ok(()),
-                Err(again) => again,
-            };
+            turned = self.drop_transaction().and_then(|()| self.start(consumer));
             if self.task.stop.is_set() {
                 return Ok(());
             }
             self.task.health.turn();
-            self.task.stop.wait(Duration::from_secs(1));
+            if turned.is_err() {
+                self.task.stop.wait(Duration::from_secs(1));
+            }
         }
+        Ok(())
     }
 
     /// Aborts the transaction, if one is open, and forgets what it counted.
     fn drop_transaction(&mut self) -> Result<(), Trouble> {
         self.counts.clear();
+        self.ignored.clear();
+        self.rejected.clear();
         (self.records, self.failures) = (0, 0);
         if self.open.take().is_some() {
             self.metrics.aborted.increment(1);
@@ -454,46 +450,12 @@ impl Partition {
     }
 }
 
-/// Why a turn did not end well.
-enum Trouble {
-    Transaction(TransactionError),
-    StartAgain(String),
-    End(anyhow::Error),
-}
-
-impl From<TransactionError> for Trouble {
-    fn from(e: TransactionError) -> Self {
-        Self::Transaction(e)
-    }
-}
-
-impl From<rdkafka::error::KafkaError> for Trouble {
-    fn from(e: rdkafka::error::KafkaError) -> Self {
-        Self::StartAgain(e.to_string())
-    }
-}
-
-/// What cannot be encoded is a mistake of this program: better to end than to leave a hole.
-impl From<avro::AvroError> for Trouble {
-    fn from(e: avro::AvroError) -> Self {
-        Self::End(e.into())
-    }
-}
-
-impl From<anyhow::Error> for Trouble {
-    fn from(e: anyhow::Error) -> Self {
-        Self::StartAgain(e.to_string())
-    }
-}
-
 /// How far each partition of the topic was ever counted, from the `sources` of what is left of the topic of rates.
 fn counted_before(task: &Task) -> anyhow::Result<hashbrown::HashMap<i32, i64>> {
     let mut known = schemas::known()?;
     schemas::load(&task.config.kafka, &task.config.topics.schemas, &mut known)?;
     let mut counted = hashbrown::HashMap::new();
-    let reader = Reader::open(&task.config.kafka, &task.config.topics.rates, 0)?;
-    reader.to_end(Duration::from_secs(30), |event| {
-        let Event::Record(record) = event else { return };
+    Reader::open(&task.config.kafka, &task.config.topics.rates)?.to_end(Duration::from_secs(30), |record| {
         let Some(Ok(batch)) = record.payload().map(|p| known.decode::<bounceflow_event::RateBatch>(p)) else { return };
         for source in batch.sources.iter().filter(|s| s.topic == task.input.topic && s.last_offset >= s.first_offset) {
             let last = counted.entry(source.partition).or_insert(source.last_offset);

@@ -4,12 +4,13 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use bounceflow_warehouse::AuditOptions;
 use clap::{Parser, Subcommand};
 
 use crate::config::{Config, Mistakes};
 use crate::run::{self, Role};
 use crate::starting::From;
-use crate::{explain, topics};
+use crate::{explain, simulate, topics};
 
 /// Streaming processor for e-mail delivery events on Kafka: exact failure rates and classified failures in ClickHouse.
 #[derive(Parser)]
@@ -63,6 +64,16 @@ enum Command {
     /// Say what an SMTP reply means, and which rule says so
     #[command(after_help = "Examples:\n  bounceflow explain \"550 5.1.1 The email account that you tried to reach does not exist\" --mx gmail-smtp-in.l.google.com\n  bounceflow explain --jsonl < replies.jsonl")]
     Explain(explain::Args),
+    /// Prove that every input offset was counted exactly once, and that every count arrived in every table
+    #[command(after_help = "Exit code 1 where anything is amiss. Exact once the sink has caught up.\n\nExample: bounceflow audit --config bounceflow.toml --json")]
+    Audit {
+        #[command(flatten)]
+        configured: Configured,
+        /// Print the report as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    Simulate(simulate::Args),
 }
 
 /// Runs the command line of this process.
@@ -105,6 +116,20 @@ fn act(command: Command) -> anyhow::Result<ExitCode> {
             writeln!(out, "{} migrations applied; {} is at this version", applied.len(), warehouse.database())?;
         }
         Command::Explain(args) => explain::run(&args)?,
+        Command::Audit { configured, json } => {
+            let warehouse = bounceflow_warehouse::Warehouse::new(Config::load(&configured.config)?.clickhouse)?;
+            let report = one_thread()?.block_on(warehouse.audit(&AuditOptions::default()))?;
+            if json {
+                writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
+            } else {
+                writeln!(out, "{report}")?;
+            }
+            return Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(1) });
+        }
+        Command::Simulate(args) => {
+            let sent = simulate::run(args)?;
+            writeln!(out, "{}", serde_json::to_string(&sent.totals)?)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -17,6 +17,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 
+use crate::health::Loop;
 use crate::stop::Stop;
 
 /// How long one call to a broker may take before it is given up or repeated.
@@ -30,7 +31,7 @@ const MAX_RECORD_BYTES: &str = "67108864";
 
 /// Reading speed hangs on these: librdkafka's own backoff of 1000 ms stalls a fast reader for a second at a time.
 const CONSUMER_DEFAULTS: &[(&str, &str)] =
-    &[("fetch.queue.backoff.ms", "5"), ("queued.max.messages.kbytes", "65536"), ("session.timeout.ms", "15000")];
+    &[("fetch.queue.backoff.ms", "5"), ("queued.max.messages.kbytes", "65536"), ("session.timeout.ms", "15000"), ("statistics.interval.ms", "5000")];
 
 /// Counting exactly once stands on these.
 const CONSUMER_FIXED: &[(&str, &str)] = &[
@@ -111,11 +112,17 @@ pub struct Committed {
 }
 
 impl Consumer {
-    /// Joins `group` as the static member `instance`.
-    pub fn join(properties: &BTreeMap<String, String>, group: &str, instance: &str, topics: &[&str]) -> Result<Self, KafkaError> {
+    /// Joins the group of a role as the static member `instance`.
+    pub fn join(
+        properties: &BTreeMap<String, String>,
+        role: &'static str,
+        group: &str,
+        instance: &str,
+        topics: &[&str],
+    ) -> Result<Self, KafkaError> {
         let mut config = consumer_config(properties, group);
         config.set("group.instance.id", instance);
-        let inner = BaseConsumer::from_config_and_context(&config, Context::default())?;
+        let inner = BaseConsumer::from_config_and_context(&config, Context { role, ..Context::default() })?;
         inner.subscribe(topics)?;
         Ok(Self { inner })
     }
@@ -221,41 +228,51 @@ pub fn partitions_of(list: &TopicPartitionList) -> Vec<(String, i32)> {
     list.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect()
 }
 
-/// Reads one partition from its beginning to its end, outside of any group.
+/// Reads a topic from its beginning to its end, outside of any group, with the settings of every consumer.
 pub struct Reader {
     consumer: Consumer,
     topic: String,
-    partition: i32,
-    high: i64,
+    /// Partitions that hold something and whose end was not reached yet.
+    open: Vec<i32>,
 }
 
 impl Reader {
-    /// At the beginning.
-    pub fn open(properties: &BTreeMap<String, String>, topic: &str, partition: i32) -> Result<Self, KafkaError> {
+    /// At the beginning of every partition.
+    pub fn open(properties: &BTreeMap<String, String>, topic: &str) -> Result<Self, KafkaError> {
         // The group is only named because the client wants one: nothing is committed, nobody joins.
         let config = consumer_config(properties, "bounceflow.reader");
         let consumer = Consumer { inner: BaseConsumer::from_config_and_context(&config, Context::default())? };
-        let (low, high) = consumer.inner.fetch_watermarks(topic, partition, CALL_TIMEOUT)?;
-        consumer.start(&[(topic.to_owned(), partition, low)])?;
-        Ok(Self { consumer, topic: topic.to_owned(), partition, high })
-    }
-
-    /// Hands every record to `each`, until the end that read_committed sees. An error where nothing comes for `patience`.
-    pub fn to_end(&self, patience: Duration, mut each: impl FnMut(Event<'_>)) -> anyhow::Result<()> {
-        let mut heard = Instant::now();
-        while self.high > 0 && heard.elapsed() < patience {
-            match self.consumer.poll(Duration::from_millis(100)) {
-                Event::Record(record) => {
-                    heard = Instant::now();
-                    each(Event::Record(record));
-                }
-                Event::End(_) => return Ok(()),
-                Event::OffsetGone => anyhow::bail!("{}/{}: records were deleted while it was read", self.topic, self.partition),
-                Event::Error(e) if Consumer::is_fatal(&e) => return Err(e.into()),
-                _ => {}
+        let metadata = consumer.inner.fetch_metadata(Some(topic), CALL_TIMEOUT)?;
+        let partitions = metadata.topics().first().map_or(0, |t| t.partitions().len()) as i32;
+        let mut positions = Vec::new();
+        for partition in 0..partitions {
+            let (low, high) = consumer.inner.fetch_watermarks(topic, partition, CALL_TIMEOUT)?;
+            if high > low {
+                positions.push((topic.to_owned(), partition, low));
             }
         }
-        anyhow::ensure!(self.high == 0, "{}/{}: nothing came for {} s", self.topic, self.partition, patience.as_secs());
+        consumer.start(&positions)?;
+        Ok(Self { consumer, topic: topic.to_owned(), open: positions.into_iter().map(|(_, partition, _)| partition).collect() })
+    }
+
+    /// Hands every record to `each`, until the ends that read_committed sees. An error where nothing comes for `patience`.
+    pub fn to_end(mut self, patience: Duration, mut each: impl FnMut(&BorrowedMessage<'_>)) -> anyhow::Result<()> {
+        let mut idle_since: Option<Instant> = None;
+        while !self.open.is_empty() {
+            match self.consumer.poll(Duration::from_millis(100)) {
+                Event::Record(record) => {
+                    idle_since = None;
+                    each(&record);
+                }
+                Event::End(partition) => self.open.retain(|p| *p != partition),
+                Event::OffsetGone => anyhow::bail!("{}: records were deleted while it was read", self.topic),
+                Event::Error(e) if Consumer::is_fatal(&e) => return Err(e.into()),
+                _ => {
+                    let idle = idle_since.get_or_insert_with(Instant::now).elapsed();
+                    anyhow::ensure!(idle < patience, "{}: nothing came for {} s", self.topic, patience.as_secs());
+                }
+            }
+        }
         Ok(())
     }
 }
@@ -293,14 +310,16 @@ impl TransactionError {
 /// A transactional producer.
 pub struct Producer {
     inner: BaseProducer<Context>,
+    stop: Stop,
 }
 
 impl Producer {
-    /// Takes over `transactional_id`: ends what an earlier process left open under it. Waits for Kafka until `stop`.
+    /// Takes over `transactional_id`: ends what an earlier process left open under it. Waits for Kafka; none: told to stop before.
     pub fn take_over(
         properties: &BTreeMap<String, String>,
         transactional_id: &str,
         stop: &Stop,
+        health: &Loop,
     ) -> Result<Option<Self>, TransactionError> {
         let fixed = [
             ("transactional.id", transactional_id),
@@ -310,8 +329,9 @@ impl Producer {
         let config = client_config(properties, PRODUCER_DEFAULTS, &fixed);
         let inner = BaseProducer::from_config_and_context(&config, Context::default()).map_err(TransactionError::Fatal)?;
         while !stop.is_set() {
+            health.turn();
             match inner.init_transactions(CALL_TIMEOUT) {
-                Ok(()) => return Ok(Some(Self { inner })),
+                Ok(()) => return Ok(Some(Self { inner, stop: stop.clone() })),
                 Err(KafkaError::Transaction(e)) if e.is_retriable() => {
                     tracing::warn!(transactional_id, error = %e, "Kafka does not answer yet; waiting for it");
                 }
@@ -352,14 +372,14 @@ impl Producer {
             element.set_offset(Offset::Offset(*offset)).map_err(TransactionError::Aborted)?;
             element.set_metadata(metadata);
         }
-        repeat(|| self.inner.send_offsets_to_transaction(&list, group, CALL_TIMEOUT))?;
-        repeat(|| self.inner.commit_transaction(CALL_TIMEOUT))
+        self.repeat(|| self.inner.send_offsets_to_transaction(&list, group, CALL_TIMEOUT))?;
+        self.repeat(|| self.inner.commit_transaction(CALL_TIMEOUT))
     }
 
     /// Commits a transaction that settles no input.
     pub fn commit_without_offsets(&self) -> Result<(), TransactionError> {
         self.settle();
-        repeat(|| self.inner.commit_transaction(CALL_TIMEOUT))
+        self.repeat(|| self.inner.commit_transaction(CALL_TIMEOUT))
     }
 
     /// Waits for what is in flight. `commit_transaction` of the binding waits in steps of 100 ms; steps of 1 ms cost a tenth.
@@ -372,36 +392,47 @@ impl Producer {
 
     /// Aborts the transaction.
     pub fn abort(&self) -> Result<(), TransactionError> {
-        repeat(|| self.inner.abort_transaction(CALL_TIMEOUT))
+        self.repeat(|| self.inner.abort_transaction(CALL_TIMEOUT))
     }
-}
 
-/// Repeats a call while its result is unknown but can be asked for again.
-fn repeat(mut call: impl FnMut() -> Result<(), KafkaError>) -> Result<(), TransactionError> {
-    loop {
-        match call() {
-            Ok(()) => return Ok(()),
-            Err(KafkaError::Transaction(e)) if e.is_retriable() && !e.is_fatal() && !e.txn_requires_abort() => {
-                tracing::warn!(error = %e, "A call of a transaction was not answered; asking again");
+    /// Repeats a call while its result is unknown but can be asked for again. Told to stop, it leaves the answer to whoever takes
+    /// the transactional id over next.
+    fn repeat(&self, mut call: impl FnMut() -> Result<(), KafkaError>) -> Result<(), TransactionError> {
+        loop {
+            match call() {
+                Ok(()) => return Ok(()),
+                Err(KafkaError::Transaction(e)) if e.is_retriable() && !e.is_fatal() && !e.txn_requires_abort() => {
+                    tracing::warn!(error = %e, "A call of a transaction was not answered; asking again");
+                    if self.stop.is_set() {
+                        return Err(TransactionError::Fatal(KafkaError::Transaction(e)));
+                    }
+                }
+                Err(e) => return Err(TransactionError::from(e)),
             }
-            Err(e) => return Err(TransactionError::from(e)),
         }
     }
 }
 
 /// Waits until Kafka answers and every topic is there, with a log line every few seconds. False: told to stop before.
-pub fn wait_for_topics(properties: &BTreeMap<String, String>, topics: &[&str], stop: &Stop) -> Result<bool, KafkaError> {
+pub fn wait_for_topics(
+    properties: &BTreeMap<String, String>,
+    topics: &[&str],
+    stop: &Stop,
+    health: &Loop,
+) -> Result<bool, KafkaError> {
     let mut config = client_config(properties, &[], &[]);
     config.set_log_level(RDKafkaLogLevel::Critical);
     let client: BaseConsumer<Context> = BaseConsumer::from_config_and_context(&config, Context::quiet())?;
     let mut said: Option<Instant> = None;
     while !stop.is_set() {
+        health.turn();
         let problem = match client.fetch_metadata(None, Duration::from_secs(2)) {
             Err(e) => format!("Kafka does not answer at {}: {e}", properties.get("bootstrap.servers").map_or("", String::as_str)),
             Ok(metadata) => {
                 let there = |topic: &&&str| metadata.topics().iter().any(|t| t.name() == **topic && !t.partitions().is_empty());
                 let missing: Vec<&str> = topics.iter().filter(|t| !there(t)).copied().collect();
                 if missing.is_empty() {
+                    health.problem(None);
                     return Ok(true);
                 }
                 format!("topics are missing: {}; create them (`bounceflow create-topics` makes bounceflow's own)", missing.join(", "))
@@ -411,6 +442,7 @@ pub fn wait_for_topics(properties: &BTreeMap<String, String>, topics: &[&str], s
             tracing::warn!(problem, "Waiting for Kafka");
             said = Some(Instant::now());
         }
+        health.problem(Some(format!("waiting for Kafka: {problem}")));
         stop.wait(Duration::from_millis(500));
     }
     Ok(false)
@@ -421,6 +453,8 @@ pub(crate) struct Context {
     rebalanced: AtomicBool,
     /// The last rebalance: partitions given, or (none) all taken away. A poll serves one and then returns.
     rebalance: Mutex<Option<TopicPartitionList>>,
+    /// Whose lag its statistics tell; empty: nobody's.
+    role: &'static str,
     quiet: bool,
 }
 
@@ -454,8 +488,19 @@ impl ClientContext for Context {
         }
     }
 
+    fn stats(&self, statistics: rdkafka::Statistics) {
+        if self.role.is_empty() {
+            return;
+        }
+        for (name, topic) in &statistics.topics {
+            let known = topic.partitions.values().map(|partition| partition.consumer_lag).filter(|lag| *lag >= 0);
+            crate::metrics::lag(self.role, name, known.sum());
+        }
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
-        if !self.quiet {
+        // The end of a partition comes here as well as to the poll.
+        if !self.quiet && error != KafkaError::Global(RDKafkaErrorCode::PartitionEOF) {
             tracing::warn!(%error, reason, "Kafka client; it goes on by itself");
         }
     }

@@ -26,11 +26,15 @@ fn describe() {
     describe_counter!("bounceflow_sink_dead_lettered_total", "Records ClickHouse or the decoder refused. Labels: table, reason");
     describe_histogram!("bounceflow_sink_insert_seconds", Unit::Seconds, "Time of one insert. Labels: table");
     describe_gauge!("bounceflow_sink_halted_partitions", "Partitions that wait for an operator. Labels: table");
-    describe_gauge!("bounceflow_lag_records", "Records between what is committed and the end of the log. Labels: role, topic");
-    describe_gauge!("bounceflow_ready", "1 when the role is ready. Labels: role");
+    describe_gauge!("bounceflow_lag_records", "Records between what was read and the end of the log, over the partitions of this process. Labels: role, topic");
 }
 
-/// What the classify loop counts.
+/// How far a role is behind in a topic, over the partitions of this process. Records.
+pub fn lag(role: &'static str, topic: &str, records: i64) {
+    gauge!("bounceflow_lag_records", "role" => role, "topic" => topic.to_owned()).set(records as f64);
+}
+
+/// What the classify loop counts, once it is committed.
 pub struct Classify {
     topic: String,
     /// Records committed.
@@ -47,8 +51,6 @@ pub struct Classify {
     pub commit_seconds: Histogram,
     /// Partitions that wait for an operator.
     pub halted: Gauge,
-    /// Records behind.
-    pub lag: Gauge,
 }
 
 impl Classify {
@@ -63,19 +65,18 @@ impl Classify {
             aborted: counter!("bounceflow_classify_transactions_total", "topic" => t.clone(), "result" => "aborted"),
             commit_seconds: histogram!("bounceflow_classify_commit_seconds", "topic" => t.clone()),
             halted: gauge!("bounceflow_classify_halted_partitions", "topic" => t.clone()),
-            lag: gauge!("bounceflow_lag_records", "role" => "classify", "topic" => t.clone()),
             topic: t,
         }
     }
 
     /// An item went to the dead letter.
-    pub fn dead_lettered(&self, reason: &'static str, count: u64) {
-        counter!("bounceflow_classify_dead_lettered_total", "topic" => self.topic.clone(), "reason" => reason).increment(count);
+    pub fn dead_lettered(&self, reason: &'static str) {
+        counter!("bounceflow_classify_dead_lettered_total", "topic" => self.topic.clone(), "reason" => reason).increment(1);
     }
 
     /// An item was ignored.
-    pub fn ignored(&self, reason: &'static str, count: u64) {
-        counter!("bounceflow_classify_ignored_total", "topic" => self.topic.clone(), "reason" => reason).increment(count);
+    pub fn ignored(&self, reason: &'static str) {
+        counter!("bounceflow_classify_ignored_total", "topic" => self.topic.clone(), "reason" => reason).increment(1);
     }
 }
 
@@ -88,19 +89,16 @@ pub struct Sink {
     pub insert_seconds: Histogram,
     /// Partitions that wait for an operator.
     pub halted: Gauge,
-    /// Records behind.
-    pub lag: Gauge,
 }
 
 impl Sink {
-    /// For one table fed from `topic`.
-    pub fn new(table: &'static str, topic: &str) -> Self {
+    /// For one table.
+    pub fn new(table: &'static str) -> Self {
         Self {
             table,
             rows: counter!("bounceflow_sink_rows_total", "table" => table),
             insert_seconds: histogram!("bounceflow_sink_insert_seconds", "table" => table),
             halted: gauge!("bounceflow_sink_halted_partitions", "table" => table),
-            lag: gauge!("bounceflow_lag_records", "role" => "sink", "topic" => topic.to_owned()),
         }
     }
 

@@ -10,7 +10,7 @@ use bounceflow_event::avro::{self, Schemas, WriterSchema};
 use rdkafka::Message;
 use rdkafka::producer::BaseRecord;
 
-use crate::kafka::{Event, Producer, Reader, TransactionError};
+use crate::kafka::{Producer, Reader, TransactionError};
 
 /// Leaves the schemas of everything this version writes.
 pub fn publish(producer: &Producer, topic: &str) -> anyhow::Result<Result<(), TransactionError>> {
@@ -40,10 +40,8 @@ pub fn known() -> anyhow::Result<Schemas> {
 
 /// Adds every schema that was left in the topic. One that cannot be parsed is left out: its records will say so.
 pub fn load(properties: &BTreeMap<String, String>, topic: &str, schemas: &mut Schemas) -> anyhow::Result<()> {
-    let reader = Reader::open(properties, topic, 0)?;
-    reader.to_end(Duration::from_secs(30), |event| {
-        if let Event::Record(record) = event
-            && let Some(Ok(json)) = record.payload().map(std::str::from_utf8)
+    Reader::open(properties, topic)?.to_end(Duration::from_secs(30), |record| {
+        if let Some(Ok(json)) = record.payload().map(std::str::from_utf8)
             && let Err(e) = schemas.add(json)
         {
             tracing::warn!(topic, error = %e, "A schema in the topic of schemas cannot be used");

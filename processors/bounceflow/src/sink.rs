@@ -23,6 +23,7 @@ use crate::metrics;
 use crate::schemas;
 use crate::starting::{self, Start};
 use crate::stop::Stop;
+use crate::trouble::{Cure, Trouble};
 
 /// An intent older than this is committed again before the insert: a process that slept in between finds out that it lost its place.
 const FRESH: Duration = Duration::from_secs(1);
@@ -46,7 +47,7 @@ pub fn run(task: Task) -> anyhow::Result<()> {
     let topics = &task.config.topics;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let warehouse = Warehouse::new(task.config.clickhouse.clone())?;
-    if !kafka::wait_for_topics(&task.config.kafka, &[&topics.failures, &topics.rates, &topics.dead_letter, &topics.schemas], &task.stop)?
+    if !kafka::wait_for_topics(&task.config.kafka, &[&topics.failures, &topics.rates, &topics.dead_letter, &topics.schemas], &task.stop, &task.health)?
         || !wait_for_clickhouse(&task, &runtime, &warehouse)
     {
         return Ok(());
@@ -54,7 +55,7 @@ pub fn run(task: Task) -> anyhow::Result<()> {
     let id = format!("{}/{}/sink/0", task.config.deployment, task.config.ordinal);
     let Some(producer) = take_over(&task, &id)? else { return Ok(()) };
     let group = format!("{}.sink", task.config.deployment);
-    let consumer = Consumer::join(&task.config.kafka, &group, &id, &[&topics.failures, &topics.rates])?;
+    let consumer = Consumer::join(&task.config.kafka, "sink", &group, &id, &[&topics.failures, &topics.rates])?;
     tracing::info!(group, transactional_id = id, "Sink started");
     let mut worker = Worker::new(&task, id, producer, runtime, warehouse)?;
     while !task.stop.is_set() {
@@ -89,9 +90,16 @@ fn wait_for_clickhouse(task: &Task, runtime: &tokio::runtime::Runtime, warehouse
     false
 }
 
+/// None: told to stop before.
 fn take_over(task: &Task, id: &str) -> anyhow::Result<Option<Producer>> {
-    Producer::take_over(&task.config.kafka, id, &task.stop)
-        .map_err(|e| anyhow::anyhow!("taking over transactional.id {id}: {}", e.cause()))
+    while !task.stop.is_set() {
+        match Producer::take_over(&task.config.kafka, id, &task.stop, &task.health).map_err(Trouble::from) {
+            Ok(producer) => return Ok(producer),
+            Err(trouble) => trouble.cure(id)?,
+        };
+        task.stop.wait(Duration::from_secs(1));
+    }
+    Ok(None)
 }
 
 struct Worker<'t> {
@@ -104,6 +112,8 @@ struct Worker<'t> {
     metrics: [metrics::Sink; 2],
     /// Captured when partitions were assigned; a transaction of a member that lost them is refused.
     group: Option<ConsumerGroupMetadata>,
+    /// What the group gave.
+    assigned: Vec<(String, i32)>,
     partitions: Vec<Partition>,
 }
 
@@ -115,6 +125,8 @@ struct Partition {
     position: i64,
     /// Records in the next batch at most: fewer while a poison record is being looked for.
     limit: usize,
+    /// It is paused, or records went by while its batch was closed: before it fills again, it is read from `position`.
+    away: bool,
     stage: Stage,
 }
 
@@ -171,7 +183,6 @@ impl<'t> Worker<'t> {
         runtime: tokio::runtime::Runtime,
         warehouse: Warehouse,
     ) -> anyhow::Result<Self> {
-        let topics = &task.config.topics;
         Ok(Self {
             task,
             id,
@@ -179,8 +190,9 @@ impl<'t> Worker<'t> {
             runtime,
             warehouse,
             schemas: schemas::known()?,
-            metrics: [metrics::Sink::new(Table::Failures.name(), &topics.failures), metrics::Sink::new(Table::Batches.name(), &topics.rates)],
+            metrics: [metrics::Sink::new(Table::Failures.name()), metrics::Sink::new(Table::Batches.name())],
             group: None,
+            assigned: Vec::new(),
             partitions: Vec::new(),
         })
     }
@@ -191,10 +203,12 @@ impl<'t> Worker<'t> {
             Event::Record(message) => self.record(&message, consumer)?,
             Event::Assigned(list) => {
                 self.group = consumer.group_metadata();
-                self.start(consumer, &kafka::partitions_of(&list))?;
+                self.assigned = kafka::partitions_of(&list);
+                self.start(consumer)?;
             }
             Event::Revoked => {
                 self.partitions.clear();
+                self.assigned.clear();
                 self.group = None;
                 tracing::info!(transactional_id = self.id, "Partitions taken away");
             }
@@ -211,7 +225,10 @@ impl<'t> Worker<'t> {
     fn record(&mut self, message: &BorrowedMessage<'_>, consumer: &Consumer) -> Result<(), Trouble> {
         let (topic, number, offset) = (message.topic(), message.partition(), message.offset());
         let Some(partition) = self.partitions.iter_mut().find(|p| p.number == number && p.topic == topic) else { return Ok(()) };
-        let Stage::Filling(batch) = &mut partition.stage else { return Ok(()) };
+        let Stage::Filling(batch) = &mut partition.stage else {
+            partition.away = true;
+            return Ok(());
+        };
         if let Some(again) = &batch.again
             && offset > again.last
         {
@@ -258,7 +275,8 @@ impl<'t> Worker<'t> {
     /// Takes ripe batches through intent, insert and offset.
     fn flush(&mut self, consumer: &Consumer) -> Result<(), Trouble> {
         self.close_ripe(consumer)?;
-        self.commit_intents()?;
+        // Until none had to be committed: whoever slept in between looks again.
+        while self.commit_intents()? {}
         let now = Instant::now();
         let due: Vec<usize> = (0..self.partitions.len()).filter(|i| self.partitions[*i].due(now)).collect();
         let warehouse = &self.warehouse;
@@ -334,8 +352,8 @@ impl<'t> Worker<'t> {
         Ok(())
     }
 
-    /// Commits the intents that are new or no longer fresh, all in one transaction.
-    fn commit_intents(&mut self) -> Result<(), Trouble> {
+    /// Commits the intents that are new or no longer fresh, all in one transaction. False: there was none.
+    fn commit_intents(&mut self) -> Result<bool, Trouble> {
         let now = Instant::now();
         let mut offsets = Vec::new();
         for partition in self.partitions.iter().filter(|p| p.due(now)) {
@@ -346,7 +364,7 @@ impl<'t> Worker<'t> {
             }
         }
         if offsets.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         self.transaction(&offsets, &[])?;
         let committed = Instant::now();
@@ -357,7 +375,7 @@ impl<'t> Worker<'t> {
                 pending.committed = Some(committed);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Moves the offsets past what ClickHouse has, together with the dead letters of those ranges.
@@ -375,19 +393,24 @@ impl<'t> Worker<'t> {
         }
         self.transaction(&offsets, &dead)?;
         let sink = &self.task.config.sink;
+        let mut recovered = false;
         for i in written {
             let partition = &mut self.partitions[*i];
             let stage = std::mem::replace(&mut partition.stage, Stage::filling(partition.table, None));
             if let Stage::Pending(pending) = stage {
-                if pending.tries > 0 {
-                    consumer.seek(&partition.topic, partition.number, pending.intent.last + 1)?;
-                }
                 let metrics = &self.metrics[partition.table as usize];
                 metrics.rows.increment(pending.intent.records);
                 pending.refused.iter().for_each(|r| metrics.dead_lettered(r.reason));
                 partition.position = pending.intent.last + 1;
+                if partition.away {
+                    partition.refill(consumer, partition.position)?;
+                }
                 partition.limit = (partition.limit * 2).min(sink.max_rows);
+                recovered |= pending.tries > 0;
             }
+        }
+        if recovered {
+            self.report();
         }
         Ok(())
     }
@@ -445,6 +468,8 @@ impl<'t> Worker<'t> {
                 let (topic, number) = &place;
                 tracing::warn!(topic, partition = number, range, tries = pending.tries, message, "An insert was not taken; it is repeated");
                 consumer.pause(topic, *number)?;
+                partition.away = true;
+                self.report();
             }
             // The token is remembered, the rows are not there: the server died between the two. A new name, under a new intent.
             End::Lost => {
@@ -457,16 +482,13 @@ impl<'t> Worker<'t> {
             // Nothing of a block that cannot be parsed is written. Half of it is tried, under an intent of its own.
             End::Divide(_) if records > 1 => {
                 partition.limit = (records / 2) as usize;
-                partition.stage = Stage::filling(partition.table, None);
-                consumer.seek(&partition.topic, partition.number, first)?;
+                partition.refill(consumer, first)?;
             }
             End::Divide(message) => {
                 let Some(mut suspect) = pending.suspect.take() else {
                     // Found alone by an intent of before: read again, now keeping it.
                     partition.limit = 1;
-                    partition.stage = Stage::filling(partition.table, None);
-                    consumer.seek(&partition.topic, partition.number, first)?;
-                    return Ok(());
+                    return Ok(partition.refill(consumer, first)?);
                 };
                 tracing::error!(topic = place.0, partition = place.1, offset = first, message, "ClickHouse refuses a record; it goes to the dead letter");
                 suspect.detail = message;
@@ -485,22 +507,22 @@ impl<'t> Worker<'t> {
         if let Some(partition) = self.partitions.iter_mut().find(|p| p.number == number && p.topic == topic) {
             partition.stage = Stage::Halted(format!("{topic}/{number}: {why}"));
         }
-        self.report_halts();
+        self.report();
         Ok(())
     }
 
-    fn report_halts(&self) {
-        let halts: Vec<&str> = self.partitions.iter().filter_map(Partition::halted).collect();
+    fn report(&self) {
+        let troubles: Vec<String> = self.partitions.iter().filter_map(Partition::trouble).collect();
         for table in [Table::Failures, Table::Batches] {
-            let halted = self.partitions.iter().filter(|p| p.table as usize == table as usize && p.halted().is_some()).count();
+            let halted = self.partitions.iter().filter(|p| p.table == table && matches!(p.stage, Stage::Halted(_))).count();
             self.metrics[table as usize].halted.set(halted as f64);
         }
-        self.task.health.problem((!halts.is_empty()).then(|| halts.join("; ")));
+        self.task.health.problem((!troubles.is_empty()).then(|| troubles.join("; ")));
     }
 
     /// Begins to read partitions at where the group left them, or at the range an intent says may be half done.
-    fn start(&mut self, consumer: &Consumer, partitions: &[(String, i32)]) -> Result<(), Trouble> {
-        let left = consumer.committed(partitions)?;
+    fn start(&mut self, consumer: &Consumer) -> Result<(), Trouble> {
+        let left = consumer.committed(&self.assigned)?;
         let mut positions = Vec::new();
         self.partitions.clear();
         for left in left {
@@ -530,59 +552,39 @@ impl<'t> Worker<'t> {
                 table,
                 position: place,
                 limit: self.task.config.sink.max_rows,
+                away: false,
                 stage,
             });
         }
         consumer.start(&positions)?;
         tracing::info!(transactional_id = self.id, ?positions, "Partitions given");
-        self.report_halts();
+        self.report();
         self.task.health.ready();
         Ok(())
     }
 
     /// Mends what can be mended: what was not settled is read again from the committed offsets.
     fn recover(&mut self, turned: Result<(), Trouble>, consumer: &Consumer) -> anyhow::Result<()> {
-        let mut trouble = match turned {
-            Ok(()) => return Ok(()),
-            Err(trouble) => trouble,
-        };
-        loop {
-            let mut renew = false;
-            match trouble {
-                Trouble::End(e) => return Err(e),
-                Trouble::Transaction(TransactionError::Fenced(e)) => anyhow::bail!(
-                    "another process took over transactional.id {} ({e}): give each process of a role an `ordinal` of its own",
-                    self.id
-                ),
-                Trouble::Transaction(TransactionError::Fatal(e)) => {
-                    tracing::warn!(transactional_id = self.id, error = %e, "The producer is of no more use; making a new one");
-                    renew = true;
-                }
-                Trouble::Transaction(TransactionError::Aborted(e)) => {
-                    tracing::warn!(transactional_id = self.id, error = %e, "A transaction failed; what it was to settle is read again");
-                    renew = self.producer.abort().is_err();
-                }
-                Trouble::StartAgain(why) => {
-                    tracing::warn!(transactional_id = self.id, why, "Starting again from the committed offsets");
-                }
-            }
+        let mut turned = turned;
+        while let Err(trouble) = turned {
+            let aborted = matches!(trouble, Trouble::Transaction(TransactionError::Aborted(_)));
+            let renew = matches!(trouble.cure(&self.id)?, Cure::NewProducer) || (aborted && self.producer.abort().is_err());
             if renew {
                 match take_over(self.task, &self.id)? {
                     Some(producer) => self.producer = producer,
                     None => return Ok(()),
                 }
             }
-            let owned: Vec<_> = self.partitions.iter().map(|p| (p.topic.clone(), p.number)).collect();
-            trouble = match self.start(consumer, &owned) {
-                Ok(()) => return Ok(()),
-                Err(again) => again,
-            };
+            turned = self.start(consumer);
             if self.task.stop.is_set() {
                 return Ok(());
             }
             self.task.health.turn();
-            self.task.stop.wait(Duration::from_secs(1));
+            if turned.is_err() {
+                self.task.stop.wait(Duration::from_secs(1));
+            }
         }
+        Ok(())
     }
 }
 
@@ -636,6 +638,13 @@ fn push(schemas: &Schemas, table: Table, builder: &mut BlockBuilder, message: &B
 }
 
 impl Partition {
+    /// Begins a new batch at `offset`.
+    fn refill(&mut self, consumer: &Consumer, offset: i64) -> Result<(), rdkafka::error::KafkaError> {
+        self.stage = Stage::filling(self.table, None);
+        self.away = false;
+        consumer.seek(&self.topic, self.number, offset)
+    }
+
     /// Whether its batch is to be closed.
     fn ripe(&self, sink: &crate::config::Sink) -> bool {
         let Stage::Filling(batch) = &self.stage else { return false };
@@ -655,9 +664,13 @@ impl Partition {
         matches!(&self.stage, Stage::Pending(pending) if pending.retry_at <= now)
     }
 
-    fn halted(&self) -> Option<&str> {
+    /// What keeps it from going on.
+    fn trouble(&self) -> Option<String> {
         match &self.stage {
-            Stage::Halted(why) => Some(why),
+            Stage::Halted(why) => Some(format!("halted: {why}")),
+            Stage::Pending(pending) if pending.tries > 0 => {
+                Some(format!("{}/{}: ClickHouse does not take an insert, tried {} times", self.topic, self.number, pending.tries))
+            }
             _ => None,
         }
     }
@@ -686,35 +699,4 @@ fn backoff(tries: u32) -> Duration {
 
 fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
-}
-
-/// Why a turn did not end well.
-enum Trouble {
-    Transaction(TransactionError),
-    StartAgain(String),
-    End(anyhow::Error),
-}
-
-impl From<TransactionError> for Trouble {
-    fn from(e: TransactionError) -> Self {
-        Self::Transaction(e)
-    }
-}
-
-impl From<rdkafka::error::KafkaError> for Trouble {
-    fn from(e: rdkafka::error::KafkaError) -> Self {
-        Self::StartAgain(e.to_string())
-    }
-}
-
-impl From<bounceflow_warehouse::WarehouseError> for Trouble {
-    fn from(e: bounceflow_warehouse::WarehouseError) -> Self {
-        Self::StartAgain(e.to_string())
-    }
-}
-
-impl From<anyhow::Error> for Trouble {
-    fn from(e: anyhow::Error) -> Self {
-        Self::StartAgain(e.to_string())
-    }
 }

@@ -1,5 +1,10 @@
 //! Nanoseconds per reply over a corpus of JSON lines: reading alone, with the cache, without it. Reports, never asserts.
-#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::disallowed_methods, reason = "a benchmark has a clock and a terminal")]
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a benchmark has a clock and a terminal"
+)]
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -56,7 +61,9 @@ fn main() {
     let short = Row {
         code: 550,
         enhanced: "5.1.1".into(),
-        text: "550 5.1.1 <someone@example.com>: Recipient address rejected: User unknown in virtual mailbox table; see help page 17".into(),
+        text:
+            "550 5.1.1 <someone@example.com>: Recipient address rejected: User unknown in virtual mailbox table; see help page 17"
+                .into(),
         command: "RCPT TO:<someone@example.com>".into(),
         mx: "mx1.example.com".into(),
         domain: "example.com".into(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bounceflow_event::EventType;
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry as TableEntry;
 
 use crate::codes::EnhancedCode;
 use crate::command::Command;
@@ -116,11 +117,13 @@ impl Cache {
         let same = |e: &Entry| {
             e.hash == hash && e.facts == facts && *e.template == *reading.template() && *e.provider == *reading.provider()
         };
-        if self.young.find(hash, same).is_none() {
-            if self.young.len() >= GENERATION {
-                self.old = std::mem::take(&mut self.young);
-            }
-            let entry = match self.old.find_entry(hash, same) {
+        if self.young.len() >= GENERATION && self.young.find(hash, same).is_none() {
+            self.old = std::mem::replace(&mut self.young, HashTable::with_capacity(GENERATION));
+        }
+        let Self { young, old, .. } = self;
+        let entry = match young.entry(hash, same, |e| e.hash) {
+            TableEntry::Occupied(entry) => entry,
+            TableEntry::Vacant(place) => place.insert(match old.find_entry(hash, same) {
                 Ok(kept) => kept.remove().0,
                 Err(_) => Entry {
                     hash,
@@ -129,13 +132,9 @@ impl Cache {
                     facts,
                     verdict: decide(),
                 },
-            };
-            return &self.young.insert_unique(hash, entry, |e| e.hash).into_mut().verdict;
-        }
-        match self.young.find(hash, same) {
-            Some(entry) => &entry.verdict,
-            None => crate::builtin::unknown(),
-        }
+            }),
+        };
+        &entry.into_mut().verdict
     }
 }
 
@@ -149,7 +148,8 @@ mod tests {
         let rules = Arc::new(Rules::builtin().unwrap());
         let mut cached = Classifier::new(Arc::clone(&rules));
         for i in 0..3 * GENERATION {
-            let text = format!("550 5.{}.{} some text {} of its own", i % 8, i % 30, ["aa", "bb", "cc"][i % 3].repeat(i % 97 + 1));
+            let text =
+                format!("550 5.{}.{} some text {} of its own", i % 8, i % 30, ["aa", "bb", "cc"][i % 3].repeat(i % 97 + 1));
             for event in [None, Some(EventType::Deferral), Some(EventType::Bounce)] {
                 let reply = Reply { diagnostic: &text, event, command: ["", "RCPT TO:<a@b.c>", "."][i % 3], ..Reply::default() };
                 let verdict = cached.classify(&reply).verdict.clone();

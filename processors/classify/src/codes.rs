@@ -145,9 +145,8 @@ mod tests {
         let reply = |p, c| ReplyPattern::parse(p).is_some_and(|p| p.matches(c));
         assert!(reply("5xx", 550) && reply("55x", 559) && reply("550", 550) && reply("none", 0));
         assert!(!reply("5xx", 450) && !reply("55x", 560) && !reply("none", 550) && !reply("x50", 550) && !reply("xxx", 0));
-        let enhanced = |p, c: &str| {
-            EnhancedPattern::parse(p).zip(EnhancedCode::parse(c.as_bytes())).is_some_and(|(p, c)| p.matches(c))
-        };
+        let enhanced =
+            |p, c: &str| EnhancedPattern::parse(p).zip(EnhancedCode::parse(c.as_bytes())).is_some_and(|(p, c)| p.matches(c));
         assert!(enhanced("x.2.2", "4.2.2") && enhanced("5.7.x", "5.7.26") && enhanced("5.7.606-649", "5.7.620"));
         assert!(!enhanced("5.2.2", "4.2.2") && !enhanced("5.7.606-649", "5.7.605") && !enhanced("5.7.1", "5.7.13"));
     }

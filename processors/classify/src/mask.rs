@@ -5,18 +5,80 @@ use crate::scan::{AT, COLON, DIGIT, DOT, INNER, LETTER, SLASH, Scan, flags_of};
 
 /// Hosts that are themselves the message: block lists and lookup pages. Their own labels stay, longer ones are keys.
 const KEPT_HOSTS: [&[u8]; 26] = [
-    b"spamhaus.org", b"spamhaus.net", b"spamcop.net", b"sorbs.net", b"barracudacentral.org", b"uribl.com", b"surbl.org",
-    b"cloudmark.com", b"proofpoint.com", b"senderscore.com", b"senderscore.net", b"invaluement.com", b"uceprotect.net",
-    b"abusix.zone", b"mailspike.net", b"abuseat.org", b"njabl.org", b"ahbl.org", b"manitu.net", b"psbl.org", b"surriel.com",
-    b"spfbl.net", b"truncate.gbudb.net", b"backscatterer.org", b"mimecast.org", b"openspf.org",
+    b"spamhaus.org",
+    b"spamhaus.net",
+    b"spamcop.net",
+    b"sorbs.net",
+    b"barracudacentral.org",
+    b"uribl.com",
+    b"surbl.org",
+    b"cloudmark.com",
+    b"proofpoint.com",
+    b"senderscore.com",
+    b"senderscore.net",
+    b"invaluement.com",
+    b"uceprotect.net",
+    b"abusix.zone",
+    b"mailspike.net",
+    b"abuseat.org",
+    b"njabl.org",
+    b"ahbl.org",
+    b"manitu.net",
+    b"psbl.org",
+    b"surriel.com",
+    b"spfbl.net",
+    b"truncate.gbudb.net",
+    b"backscatterer.org",
+    b"mimecast.org",
+    b"openspf.org",
 ];
 
 /// Last labels that make `a.b` a host and not two sentences without a space between them.
 const TLDS: [&[u8]; 44] = [
-    b"com", b"net", b"org", b"edu", b"gov", b"mil", b"int", b"info", b"biz", b"name", b"pro", b"mobi", b"jobs", b"aero", b"coop",
-    b"museum", b"arpa", b"local", b"localdomain", b"localhost", b"lan", b"intern", b"internal", b"invalid", b"example", b"test",
-    b"dev", b"app", b"cloud", b"online", b"site", b"xyz", b"shop", b"email", b"mail", b"tech", b"live", b"club", b"systems",
-    b"support", b"solutions", b"agency", b"home", b"domain",
+    b"com",
+    b"net",
+    b"org",
+    b"edu",
+    b"gov",
+    b"mil",
+    b"int",
+    b"info",
+    b"biz",
+    b"name",
+    b"pro",
+    b"mobi",
+    b"jobs",
+    b"aero",
+    b"coop",
+    b"museum",
+    b"arpa",
+    b"local",
+    b"localdomain",
+    b"localhost",
+    b"lan",
+    b"intern",
+    b"internal",
+    b"invalid",
+    b"example",
+    b"test",
+    b"dev",
+    b"app",
+    b"cloud",
+    b"online",
+    b"site",
+    b"xyz",
+    b"shop",
+    b"email",
+    b"mail",
+    b"tech",
+    b"live",
+    b"club",
+    b"systems",
+    b"support",
+    b"solutions",
+    b"agency",
+    b"home",
+    b"domain",
 ];
 
 /// Words that come before a local part written without its domain.
@@ -93,11 +155,11 @@ impl Scan {
             // The local part was quoted or is not ASCII: it is already out.
             let keep = self.out.iter().rposition(|b| *b == b' ').map_or(0, |n| n + 1);
             self.out.truncate(keep);
-        } else if let Some(colon) = word[..at].iter().rposition(|b| *b == b':') {
-            if word[..colon].iter().all(|b| b.is_ascii_alphabetic()) {
-                self.space();
-                self.out.extend_from_slice(&word[..=colon]);
-            }
+        } else if let Some(colon) = word[..at].iter().rposition(|b| *b == b':')
+            && word[..colon].iter().all(|b| b.is_ascii_alphabetic())
+        {
+            self.space();
+            self.out.extend_from_slice(&word[..=colon]);
         }
         self.hole(b"<addr>");
         let tail = word.iter().rev().take_while(|b| matches!(b, b':' | b'.' | b'!' | b'?' | b'-')).count();
@@ -185,7 +247,8 @@ impl Scan {
         let mut query = false;
         while let Some((&mark, after)) = rest.split_first() {
             query |= mark == b'?';
-            let len = after.iter().position(|b| matches!(b, b'/' | b'?' | b'#' | b'&' | b'=' | b';' | b',')).unwrap_or(after.len());
+            let len =
+                after.iter().position(|b| matches!(b, b'/' | b'?' | b'#' | b'&' | b'=' | b';' | b',')).unwrap_or(after.len());
             self.out.push(mark);
             self.url_part(&after[..len], &mut word, false, query);
             rest = &after[len..];
@@ -242,7 +305,10 @@ impl Scan {
         // `OFR005_104`: the digits in the middle are the front end's, those at the end the meaning.
         if let Some(at) = word.len().checked_sub(4).filter(|at| matches!(word[*at], b'_' | b'-')) {
             let letters = word.iter().take_while(|b| b.is_ascii_alphabetic()).count();
-            if (3..=6).contains(&letters) && word[letters..at].iter().all(u8::is_ascii_digit) && word[at + 1..].iter().all(u8::is_ascii_digit) {
+            if (3..=6).contains(&letters)
+                && word[letters..at].iter().all(u8::is_ascii_digit)
+                && word[at + 1..].iter().all(u8::is_ascii_digit)
+            {
                 self.out.extend_from_slice(&word[..letters]);
                 self.out.push(b'_');
                 return self.out.extend_from_slice(&word[at + 1..]);
@@ -302,7 +368,9 @@ fn is_host(word: &[u8]) -> bool {
     let tld = &word[dot + 1..];
     let real = (tld.len() == 2 && tld.iter().all(u8::is_ascii_alphabetic)) || TLDS.contains(&tld) || tld.starts_with(b"xn--");
     real && dot > 0
-        && word[..dot].split(|b| *b == b'.').all(|l| !l.is_empty() && l.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')))
+        && word[..dot]
+            .split(|b| *b == b'.')
+            .all(|l| !l.is_empty() && l.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')))
 }
 
 fn has_suffix(host: &[u8], suffix: &[u8]) -> bool {
@@ -312,20 +380,22 @@ fn has_suffix(host: &[u8], suffix: &[u8]) -> bool {
 /// Every part is a word, a short number, or letters with a number after them: a token a provider documents, not an id.
 fn is_tame(word: &[u8]) -> bool {
     let named = word.len() <= 20 && word.contains(&b'#');
-    named || word.split(|b| !b.is_ascii_alphanumeric()).all(|part| {
-        let letters = part.iter().take_while(|b| b.is_ascii_alphabetic()).count();
-        let digits = part[letters..].iter().take_while(|b| b.is_ascii_digit()).count();
-        let rest = part.len() - letters - digits;
-        match (letters, digits) {
-            (0, _) => {
-                let after = &part[digits..];
-                after.iter().all(u8::is_ascii_alphabetic) && (if after.is_empty() { digits <= 4 } else { digits <= 3 && after.len() <= 8 })
+    named
+        || word.split(|b| !b.is_ascii_alphanumeric()).all(|part| {
+            let letters = part.iter().take_while(|b| b.is_ascii_alphabetic()).count();
+            let digits = part[letters..].iter().take_while(|b| b.is_ascii_digit()).count();
+            let rest = part.len() - letters - digits;
+            match (letters, digits) {
+                (0, _) => {
+                    let after = &part[digits..];
+                    after.iter().all(u8::is_ascii_alphabetic)
+                        && (if after.is_empty() { digits <= 4 } else { digits <= 3 && after.len() <= 8 })
+                }
+                (_, 0) => letters <= 28,
+                (1..=4, 1..=8) | (_, 1..=2) => rest == 0 || part.len() <= 3,
+                _ => false,
             }
-            (_, 0) => letters <= 28,
-            (1..=4, 1..=8) | (_, 1..=2) => rest == 0 || part.len() <= 3,
-            _ => false,
-        }
-    })
+        })
 }
 
 const _: u8 = LETTER | INNER;

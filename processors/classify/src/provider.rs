@@ -49,10 +49,10 @@ pub(crate) fn resolve<'a>(isp: &'a str, host: &str, domain: &str) -> &'a str {
         return isp;
     }
     let host = host.trim_end_matches('.');
-    if !host.is_empty() {
-        if let Some(f) = FAMILIES.iter().find(|f| f.hosts.iter().any(|h| has_suffix(host, h))) {
-            return f.id;
-        }
+    if !host.is_empty()
+        && let Some(f) = FAMILIES.iter().find(|f| f.hosts.iter().any(|h| has_suffix(host, h)))
+    {
+        return f.id;
     }
     if domain.is_empty() {
         return isp;
@@ -72,7 +72,7 @@ pub(crate) fn members(name: &str) -> Vec<Box<str>> {
 fn has_suffix(host: &str, suffix: &str) -> bool {
     let (host, suffix) = (host.as_bytes(), suffix.as_bytes());
     let Some(at) = host.len().checked_sub(suffix.len()) else { return false };
-    host[at..].eq_ignore_ascii_case(suffix) && (at == 0 || host[at - 1] == b'.')
+    host[at].eq_ignore_ascii_case(&suffix[0]) && host[at..].eq_ignore_ascii_case(suffix) && (at == 0 || host[at - 1] == b'.')
 }
 
 #[cfg(test)]

@@ -46,21 +46,18 @@ impl Reading {
     fn compose(&mut self) {
         let template = &mut self.template;
         template.clear();
-        let mut code = [b'0'; 3];
         if self.scan.reply != 0 {
-            for (digit, unit) in code.iter_mut().zip([100, 10, 1]) {
-                *digit += (self.scan.reply / unit % 10) as u8;
-            }
-            template.push_str(std::str::from_utf8(&code).unwrap_or_default());
+            push_number(template, self.scan.reply);
         }
-        if let Some(e) = self.scan.enhanced {
-            if !e.is_vague() {
-                use std::fmt::Write;
-                if !template.is_empty() {
-                    template.push(' ');
-                }
-                let _ = write!(template, "{e}");
+        if let Some(e) = self.scan.enhanced.filter(|e| !e.is_vague()) {
+            if !template.is_empty() {
+                template.push(' ');
             }
+            push_number(template, u16::from(e.class));
+            template.push('.');
+            push_number(template, e.subject);
+            template.push('.');
+            push_number(template, e.detail);
         }
         let body = std::str::from_utf8(&self.scan.out).unwrap_or_default();
         if !template.is_empty() && !body.is_empty() {
@@ -68,7 +65,7 @@ impl Reading {
         }
         self.body = template.len();
         template.push_str(body);
-        self.fingerprint = fnv1a(template.as_bytes());
+        self.fingerprint = fingerprint(template.as_bytes());
     }
 
     /// The codes and the masked text, as one line: what two replies that say the same share.
@@ -81,7 +78,7 @@ impl Reading {
         &self.template[self.body..]
     }
 
-    /// The 64-bit FNV-1a hash of [`Reading::template`], the same on every machine for one [`PATTERN_VERSION`].
+    /// A 64-bit hash of [`Reading::template`], the same on every machine for one [`PATTERN_VERSION`].
     pub fn fingerprint(&self) -> u64 {
         self.fingerprint
     }
@@ -125,7 +122,39 @@ impl Reading {
     }
 }
 
-/// FNV-1a, 64 bits.
-pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
+/// Adds a number below 1000.
+fn push_number(out: &mut String, n: u16) {
+    for unit in [100, 10, 1] {
+        if n >= unit || unit == 1 {
+            out.push(char::from(b'0' + (n / unit % 10) as u8));
+        }
+    }
+}
+
+/// The hash behind fingerprints, fixed for good: FNV-1a's basis, its step taken over little-endian words of eight bytes (the
+/// last one padded with zeros) with another multiplier and a shift that carries the high half down, then the length.
+pub(crate) fn fingerprint(bytes: &[u8]) -> u64 {
+    const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+    let step = |h: u64, word: u64| {
+        let h = (h ^ word).wrapping_mul(STEP);
+        h ^ (h >> 32)
+    };
+    let (words, tail) = bytes.as_chunks::<8>();
+    let h = words.iter().fold(0xcbf2_9ce4_8422_2325, |h, w| step(h, u64::from_le_bytes(*w)));
+    let mut last = [0; 8];
+    last[..tail.len()].copy_from_slice(tail);
+    step(step(h, u64::from_le_bytes(last)), bytes.len() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fingerprints_never_change() {
+        assert_eq!(fingerprint(b""), FIXED[0]);
+        assert_eq!(fingerprint(b"550 5.1.1 <addr>: user unknown"), FIXED[1]);
+    }
+
+    const FIXED: [u64; 2] = [9_656_713_507_271_086_597, 12_633_116_065_514_369_452];
 }

@@ -25,21 +25,16 @@ pub fn redact(diagnostic: &str, out: &mut String) {
             out.push(' ');
         }
         let start = out.len();
-        if word.contains('@') && !word.starts_with("@") || word.contains('%') || word.contains('=') || word.contains("&#") {
+        let may_hide = word.contains(['@', '%', '=']) || word.contains("&#");
+        if may_hide {
             addresses(word, out);
-        } else if word.starts_with('@') && before.quoted_open {
-            // `"a b"@host`: the words since the quote are the local part.
-            let from = out.rfind('"').map_or(start, |q| out[..q].rfind('"').unwrap_or(q));
-            out.truncate(from);
-            out.push_str(HIDDEN);
-            out.push_str(word);
         } else {
             out.push_str(word);
         }
         if out[start.min(out.len())..] == *word {
             if is_path(word) {
                 out.truncate(start);
-                out.push_str("/");
+                out.push('/');
                 out.push_str(HIDDEN);
             } else if before.names_user(word) {
                 let (name_start, name_end) = name_within(word);
@@ -61,7 +56,6 @@ struct Before {
     unknown: bool,
     user: bool,
     colon: bool,
-    quoted_open: bool,
 }
 
 impl Before {
@@ -72,19 +66,23 @@ impl Before {
         let (start, end) = name_within(word);
         let name = &word[start..end];
         let quoted = start > 0 && word[..start].ends_with(['"', '\'', '`', '\u{201c}', '\u{2018}']);
-        let plain = ["in", "or", "at", "name", "account", "is", "mailbox", "on", "error", "the", "for", "unknown", "not"];
+        let plain = [
+            "in", "or", "at", "name", "account", "is", "mailbox", "on", "error", "the", "for", "unknown", "not", "here", "has",
+            "was", "does", "by", "and", "with",
+        ];
         let sentence = plain.iter().any(|p| name.eq_ignore_ascii_case(p)) || name.is_empty();
         let code = name.len() >= 3 && name.as_bytes()[..3].iter().all(u8::is_ascii_digit);
-        !sentence && !code && (quoted || self.unknown || (self.colon && name.bytes().any(|b| b.is_ascii_digit() || matches!(b, b'.' | b'_'))))
+        !sentence
+            && !code
+            && (quoted || self.unknown || (self.colon && name.bytes().any(|b| b.is_ascii_digit() || matches!(b, b'.' | b'_'))))
     }
 
     fn pass(&mut self, word: &str) {
         let bare = word.trim_matches(|c: char| !c.is_alphanumeric());
         let user = NAMES_USER.iter().any(|n| bare.eq_ignore_ascii_case(n));
-        let unknown = ["unknown", "illegal", "such", "invalid"].iter().any(|n| bare.eq_ignore_ascii_case(n));
+        let unknown = ["unknown", "illegal"].iter().any(|n| bare.eq_ignore_ascii_case(n));
         (self.unknown, self.user) = (unknown || (user && self.unknown), user && !word.ends_with(['.', ',', ';', ')']));
         self.colon = word.ends_with(':');
-        self.quoted_open = word.ends_with('"') || (self.quoted_open && !word.ends_with('@'));
     }
 }
 
@@ -104,17 +102,25 @@ fn is_path(word: &str) -> bool {
 /// Masks the local part of every address in a word: all before each at-sign, back to what cannot be part of one.
 fn addresses(word: &str, out: &mut String) {
     const SIGNS: [&str; 6] = ["@", "%40", "=40", "&#64;", "&#x40;", "%2540"];
+    let url = word.contains("://");
     let mut rest = word;
     loop {
         let next = SIGNS.iter().filter_map(|s| find_fold(rest, s).map(|at| (at, s.len()))).min();
         let Some((at, len)) = next else { break };
         let local = &rest[..at];
         // A quoted local part may hold anything; another goes back to a delimiter.
-        let from = match local.strip_suffix('"').and_then(|l| l.rfind('"')) {
-            Some(open) => open,
-            None => local.rfind(['<', '>', '(', ')', '[', ']', '{', '}', ',', ';', ':', '"', '|', '\\']).map_or(0, |i| {
-                i + local[i..].chars().next().map_or(1, char::len_utf8)
-            }),
+        let from = match local.strip_suffix('"').map(|l| l.rfind('"')) {
+            Some(Some(open)) => open,
+            // `"a b"@host`: the quote was opened words ago.
+            Some(None) => {
+                let open = out.rfind('"').unwrap_or(out.len());
+                out.truncate(open);
+                0
+            }
+            None => local
+                .rfind(['<', '>', '(', ')', '[', ']', '{', '}', ',', ';', ':', '"', '|', '\\'])
+                .max(if url { local.rfind(['=', '/', '?', '&']) } else { None })
+                .map_or(0, |i| i + local[i..].chars().next().map_or(1, char::len_utf8)),
         };
         out.push_str(&rest[..from]);
         if from < at {

@@ -244,7 +244,8 @@ impl Rule {
         }
         let regex = raw.regex.map(|r| Regex::new(&r)).transpose().map_err(|e| refuse(e.to_string()))?;
         let reply = raw.reply.iter().map(|p| ReplyPattern::parse(p).ok_or_else(|| refuse(format!("reply {p:?} is no code"))));
-        let enhanced = raw.enhanced.iter().map(|p| EnhancedPattern::parse(p).ok_or_else(|| refuse(format!("enhanced {p:?} is no code"))));
+        let enhanced =
+            raw.enhanced.iter().map(|p| EnhancedPattern::parse(p).ok_or_else(|| refuse(format!("enhanced {p:?} is no code"))));
         let (reply, enhanced) = (reply.collect::<Result<_, _>>()?, enhanced.collect::<Result<_, _>>()?);
         let provider = raw.provider.unwrap_or_else(|| defaults.provider.clone());
         let outcome = raw.severity.or_else(|| default_outcome(&raw.category));
@@ -255,7 +256,8 @@ impl Rule {
             return Err(refuse(format!("category {name} is your own: say severity, root_cause and blocked")));
         };
         let action = raw.action.or_else(|| default_action(&raw.category)).unwrap_or(root_cause.default_action());
-        let verdict = |severity| Verdict { severity, category: raw.category.clone(), blocked, root_cause, action, rule: Arc::clone(&id) };
+        let verdict =
+            |severity| Verdict { severity, category: raw.category.clone(), blocked, root_cause, action, rule: Arc::clone(&id) };
         let verdicts = [verdict(Severity::Hard), verdict(Severity::Soft), verdict(Severity::Deferred)];
         let mut examples: Vec<Example> = raw.examples.into_iter().map(RawExample::whole).collect();
         for example in &mut examples {

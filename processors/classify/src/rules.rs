@@ -7,7 +7,7 @@ use std::sync::Arc;
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use hashbrown::HashMap;
 
-use crate::reading::{Reading, fnv1a};
+use crate::reading::{Reading, fingerprint};
 use crate::rule::{Phrase, RawFile, Rule, RulesError};
 use crate::{Verdict, builtin};
 
@@ -75,7 +75,8 @@ impl Rules {
         for (name, text) in files {
             let file: Arc<str> = Arc::from(*name);
             let refuse = |at: usize, reason: String| RulesError { file: (*name).to_owned(), line: line_of(text, at), reason };
-            let raw: RawFile = toml::from_str(text).map_err(|e| refuse(e.span().map_or(0, |s| s.start), e.message().to_owned()))?;
+            let raw: RawFile =
+                toml::from_str(text).map_err(|e| refuse(e.span().map_or(0, |s| s.start), e.message().to_owned()))?;
             for rule in raw.rule {
                 let at = rule.id.span().start;
                 let rule = Rule::compile(rule, &raw.defaults, &file, line_of(text, at))?;
@@ -93,7 +94,7 @@ impl Rules {
         let mut rules: Vec<Rule> = by_id.into_values().collect();
         // Stable, and in the order of ids before: equal priorities stay in that order.
         rules.sort_by_key(|r| std::cmp::Reverse(r.priority()));
-        Self::index(rules, format!("{:016x}", fnv1a(&content)))
+        Self::index(rules, format!("{:016x}", fingerprint(&content)))
     }
 
     fn index(rules: Vec<Rule>, version: String) -> Result<Self, RulesError> {
@@ -160,7 +161,8 @@ impl Rules {
         let coded = reading.enhanced_code().and_then(|c| self.by_code.get(&(c.subject, c.detail)));
         for list in [coded, Some(&self.by_context)].into_iter().flatten() {
             // Ranks ascend within a list: the first that matches is its best.
-            let rival = list.iter().copied().take_while(|r| best.is_none_or(|b| *r < b)).find(|r| self.matches(*r, reading, &found));
+            let rival =
+                list.iter().copied().take_while(|r| best.is_none_or(|b| *r < b)).find(|r| self.matches(*r, reading, &found));
             best = rival.or(best);
         }
         best.map(|r| &self.rules[r as usize])
@@ -201,7 +203,12 @@ impl Rules {
         let mut reading = Reading::new();
         for rule in &self.rules {
             if rule.examples().is_empty() {
-                failures.push(ExampleFailure { rule: rule.id().into(), text: String::new(), template: String::new(), winner: String::new() });
+                failures.push(ExampleFailure {
+                    rule: rule.id().into(),
+                    text: String::new(),
+                    template: String::new(),
+                    winner: String::new(),
+                });
             }
             for example in rule.examples() {
                 reading.read(&example.reply());

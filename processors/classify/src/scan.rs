@@ -95,13 +95,13 @@ impl Scan {
 
     /// Reads the word that starts at `start`; returns where it ends.
     fn word_at(&mut self, bytes: &[u8], start: usize) -> usize {
-        if matches!(bytes[start] | 0x20, b'h' | b'w' | b'f') {
-            if let Some(end) = url_end(&bytes[start..]) {
-                self.space();
-                self.url(&bytes[start..start + end]);
-                self.passed();
-                return start + end;
-            }
+        if matches!(bytes[start] | 0x20, b'h' | b'w' | b'f')
+            && let Some(end) = url_end(&bytes[start..])
+        {
+            self.space();
+            self.url(&bytes[start..start + end]);
+            self.passed();
+            return start + end;
         }
         let mut word = std::mem::take(&mut self.word);
         word.clear();
@@ -129,6 +129,10 @@ impl Scan {
     /// One word with the punctuation around it; `rest` is the raw text after it.
     pub(crate) fn word(&mut self, word: &[u8], flags: u8, rest: &[u8]) {
         if flags == LETTER {
+            // A string of bytes as Python prints it: `(550, b'5.7.1 …')`.
+            if word == b"b" && rest.first() == Some(&b'\'') {
+                return;
+            }
             if word == b"reply" && self.out.ends_with(b"(in") {
                 return self.in_reply_to(rest);
             }
@@ -245,7 +249,7 @@ impl Scan {
             && (self.opened
                 || before.ends_with(b":")
                 || before.ends_with(b"=")
-                || [&b"code"[..], b"error", b"said", b"returned", b"of", b"response"].iter().any(|w| before.ends_with(w)))
+                || [&b"code"[..], b"error", b"said", b"returned", b"response"].iter().any(|w| before.ends_with(w)))
     }
 
     /// A code was read and left out: so are brackets that held nothing else.
@@ -379,7 +383,8 @@ impl Scan {
                 self.out.drain(..end);
             }
         }
-        let lead = self.out.iter().take_while(|b| matches!(b, b' ' | b':' | b';' | b',' | b'.' | b'-' | b')' | b']' | b'=')).count();
+        let lead =
+            self.out.iter().take_while(|b| matches!(b, b' ' | b':' | b';' | b',' | b'.' | b'-' | b')' | b']' | b'=')).count();
         self.out.drain(..lead);
         self.halve();
     }
@@ -428,7 +433,8 @@ impl Scan {
 
     fn punctuation(&mut self, marks: &[u8]) {
         for &b in marks {
-            if !matches!(b, b'*' | b'#' | b'~' | b'^') && !(self.out.is_empty() && b != b'/') {
+            let dropped = matches!(b, b'*' | b'#' | b'~' | b'^') || (self.out.is_empty() && b != b'/');
+            if !dropped {
                 self.space();
                 self.out.push(b);
             }
@@ -444,7 +450,9 @@ pub(crate) fn flags_of(word: &[u8]) -> u8 {
 fn url_end(text: &[u8]) -> Option<usize> {
     let scheme = [&b"http://"[..], b"https://", b"www.", b"ftp://"].into_iter().find(|s| starts_ignore_case(text, s))?;
     let end = text.iter().position(|b| {
-        is_blank(*b) || *b >= 0x80 || matches!(b, b'<' | b'>' | b'"' | b'\'' | b'(' | b')' | b'[' | b']' | b'{' | b'}' | b'\\' | b'`' | b'|')
+        is_blank(*b)
+            || *b >= 0x80
+            || matches!(b, b'<' | b'>' | b'"' | b'\'' | b'(' | b')' | b'[' | b']' | b'{' | b'}' | b'\\' | b'`' | b'|')
     });
     let mut end = end.unwrap_or(text.len());
     while end > scheme.len() && matches!(text[end - 1], b'.' | b',' | b';' | b':' | b'!' | b'*') {
@@ -458,6 +466,8 @@ fn tag_len(rest: &[u8]) -> Option<usize> {
     let end = rest.iter().take(8).position(|b| *b == b'>')?;
     let name = &rest[..end];
     let closing = name.first() == Some(&b'/') && end > 1 && name[1..].iter().all(u8::is_ascii_alphabetic);
-    let known = [&b"br"[..], b"br/", b"br /", b"p", b"b", b"i", b"html", b"pre", b"div", b"tt"].iter().any(|t| name.eq_ignore_ascii_case(t));
+    let known = [&b"br"[..], b"br/", b"br /", b"p", b"b", b"i", b"html", b"pre", b"div", b"tt"]
+        .iter()
+        .any(|t| name.eq_ignore_ascii_case(t));
     (closing || known).then_some(end + 1)
 }

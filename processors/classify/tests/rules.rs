@@ -7,7 +7,8 @@ use bounceflow_classify::Rules;
 fn every_rule_wins_its_own_examples() {
     let rules = Rules::builtin().unwrap_or_else(|e| panic!("{e}"));
     let failures = rules.check_examples();
-    let told: Vec<String> = failures.iter().map(|f| format!("{}: {:?} reads {:?}, won by {}", f.rule, f.text, f.template, f.winner)).collect();
+    let told: Vec<String> =
+        failures.iter().map(|f| format!("{}: {:?} reads {:?}, won by {}", f.rule, f.text, f.template, f.winner)).collect();
     assert!(told.is_empty(), "{}\n{} examples fail", told.join("\n"), told.len());
 }
 

@@ -4,10 +4,16 @@
 //! datum) and Avro single-object encoding (`0xC3 0x01`, CRC-64-AVRO fingerprint as eight bytes little-endian, datum).
 //! What bounceflow writes itself is in single-object encoding.
 
+use std::io::BufRead;
+
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 use serde_avro_fast::Schema;
+use serde_avro_fast::de::read::SliceRead;
+use serde_avro_fast::de::{DeError, DeserializerConfig, DeserializerState};
 use serde_avro_fast::ser::SerializerConfig;
+
+use crate::text::{NO_INSTANT, NO_NUMBER};
 
 /// `schemas/avro/DeliveryEvent.avsc`
 pub const DELIVERY_EVENT: &str = include_str!("../../../schemas/avro/DeliveryEvent.avsc");
@@ -21,7 +27,7 @@ pub const ALERT: &str = include_str!("../../../schemas/avro/Alert.avsc");
 const SINGLE_OBJECT: [u8; 2] = [0xC3, 0x01];
 const CONFLUENT: u8 = 0;
 
-/// Why Avro bytes were not read.
+/// Why Avro bytes were not read. Its text never holds text of the record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AvroError {
     /// Neither framing.
@@ -36,6 +42,18 @@ pub enum AvroError {
     /// The datum does not fit its schema.
     #[error("{0}")]
     Datum(String),
+    /// The datum holds text that is not UTF-8.
+    #[error("text that is not UTF-8")]
+    Utf8,
+    /// The writer's schema lacks a field that is needed.
+    #[error("no field `{0}`")]
+    MissingField(String),
+    /// An enum's symbol that the reader does not know.
+    #[error("a symbol that is not known")]
+    UnknownSymbol,
+    /// A field of another kind than the reader's.
+    #[error("a field of the wrong kind")]
+    WrongKind,
 }
 
 /// A schema text that cannot be used.
@@ -79,7 +97,7 @@ impl WriterSchema {
         out.push(CONFLUENT);
         out.extend_from_slice(&id.to_be_bytes());
         let mut config = SerializerConfig::new(&self.schema);
-        serde_avro_fast::to_datum(value, &mut *out, &mut config).map_err(|e| AvroError::Datum(e.to_string()))?;
+        serde_avro_fast::to_datum(value, &mut *out, &mut config).map_err(datum)?;
         Ok(())
     }
 }
@@ -110,7 +128,7 @@ impl Schemas {
     /// Reads one value in either framing. It borrows from `bytes`.
     ///
     /// The datum is read by its writer's schema straight into `T`: fields `T` does not know are passed over, fields the
-    /// writer did not know take `T`'s serde default.
+    /// writer did not know take `T`'s serde default. Bytes left over are an error: another schema wrote them.
     pub fn decode<'a, T: Deserialize<'a>>(&self, bytes: &'a [u8]) -> Result<T, AvroError> {
         let (schema, datum_bytes) = match *bytes {
             [0xC3, 0x01, a, b, c, d, e, f, g, h, ref rest @ ..] => {
@@ -124,13 +142,37 @@ impl Schemas {
             }
             _ => return Err(AvroError::Framing),
         };
-        serde_avro_fast::from_datum_slice(datum_bytes, &schema.schema).map_err(|e| AvroError::Datum(e.to_string()))
+        let mut config = DeserializerConfig::new(&schema.schema);
+        // Entries that take no bytes could be claimed without end.
+        config.max_seq_size = datum_bytes.len();
+        let mut state = DeserializerState::with_config(SliceRead::new(datum_bytes), config);
+        let value = T::deserialize(state.deserializer()).map_err(|e| unread(&e))?;
+        match state.into_reader().fill_buf() {
+            Ok([]) => Ok(value),
+            _ => Err(AvroError::Datum("bytes left over after the datum".into())),
+        }
     }
 }
 
 /// Whether the bytes begin like one of the two Avro framings.
 pub fn looks_like_avro(bytes: &[u8]) -> bool {
     matches!(bytes, [CONFLUENT, ..]) || bytes.starts_with(&SINGLE_OBJECT)
+}
+
+/// What went wrong, told apart by serde's wording, since that quotes the record in some of its messages.
+fn unread(e: &DeError) -> AvroError {
+    let text = e.to_string();
+    if text.starts_with("String is not valid utf-8") {
+        AvroError::Utf8
+    } else if let Some(field) = text.strip_prefix("missing field `") {
+        AvroError::MissingField(field.trim_end_matches('`').to_owned())
+    } else if text.starts_with("unknown variant") {
+        AvroError::UnknownSymbol
+    } else if ["invalid ", "duplicate field", NO_INSTANT, NO_NUMBER].iter().any(|p| text.starts_with(p)) {
+        AvroError::WrongKind
+    } else {
+        AvroError::Datum(text)
+    }
 }
 
 fn datum(e: impl std::fmt::Display) -> AvroError {

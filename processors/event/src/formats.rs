@@ -53,7 +53,7 @@ pub enum Item<'a> {
 pub enum IgnoreReason {
     /// A record without a value.
     Tombstone,
-    /// An array or recipient list without entries.
+    /// A value without bytes, or an array without entries.
     Empty,
     /// A log record of a kind that is no outcome of a delivery (KumoMTA Reception, Delayed, …).
     NotAnOutcome,
@@ -181,17 +181,31 @@ impl Decoder {
 
     fn avro<'a>(&self, payload: &'a [u8], each: &mut dyn FnMut(Item<'a>)) {
         each(match self.schemas.decode(payload) {
-            Ok(event) => Item::Event(event),
+            Ok(event) => complete(event, Format::Avro),
             Err(e) => {
                 let reason = match &e {
                     AvroError::Framing => RejectReason::UnknownFormat,
                     AvroError::UnknownId(_) | AvroError::UnknownFingerprint(_) => RejectReason::UnknownSchema,
-                    AvroError::Datum(text) if text.contains("utf-8") || text.contains("UTF-8") => RejectReason::InvalidUtf8,
+                    AvroError::Utf8 => RejectReason::InvalidUtf8,
+                    AvroError::MissingField(_) => RejectReason::UnknownFormat,
+                    AvroError::UnknownSymbol => RejectReason::UnknownEvent,
+                    AvroError::WrongKind => RejectReason::InvalidField,
                     AvroError::Datum(_) => RejectReason::MalformedAvro,
                 };
                 reject(reason, e.to_string(), Format::Avro)
             }
         });
+    }
+}
+
+/// Refuses an event without the fields that must be there. Text and instants read null, empty and absent alike.
+fn complete(event: DeliveryEvent<'_>, format: Format) -> Item<'_> {
+    if event.recipient.is_empty() {
+        reject(RejectReason::MissingRecipient, "no field `recipient`, or nothing in it", format)
+    } else if event.timestamp.0 == 0 {
+        reject(RejectReason::InvalidTimestamp, "no field `timestamp`, or nothing in it", format)
+    } else {
+        Item::Event(event)
     }
 }
 

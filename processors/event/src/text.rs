@@ -107,6 +107,10 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
+/// How the errors of [`Number`] and [`Millis`] begin. They do not quote the value: it may hold an address.
+pub(crate) const NO_NUMBER: &str = "no whole number";
+pub(crate) const NO_INSTANT: &str = "no instant";
+
 /// A small whole number that sources write as a number or as text (`550`, `"550"`, `"0"`); null and absent are 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Number(pub i32);
@@ -127,17 +131,23 @@ impl<'de> Visitor<'de> for NumberVisitor {
     }
 
     fn visit_i64<E: serde::de::Error>(self, v: i64) -> Result<Number, E> {
-        i32::try_from(v).map(Number).map_err(|_| E::custom(format_args!("{v} is out of range")))
+        i32::try_from(v).map(Number).map_err(|_| E::custom(NO_NUMBER))
     }
 
     fn visit_u64<E: serde::de::Error>(self, v: u64) -> Result<Number, E> {
-        i32::try_from(v).map(Number).map_err(|_| E::custom(format_args!("{v} is out of range")))
+        i32::try_from(v).map(Number).map_err(|_| E::custom(NO_NUMBER))
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, v: f64) -> Result<Number, E> {
+        // `550.0`: sources in languages where every number is a float.
+        let whole = v as i32;
+        if f64::from(whole) == v { Ok(Number(whole)) } else { Err(E::custom(NO_NUMBER)) }
     }
 
     fn visit_str<E: serde::de::Error>(self, v: &str) -> Result<Number, E> {
         match v.trim() {
             "" => Ok(Number(0)),
-            digits => digits.parse().map(Number).map_err(|_| E::custom(format_args!("{v:?} is no whole number"))),
+            digits => digits.parse().map(Number).map_err(|_| E::custom(NO_NUMBER)),
         }
     }
 
@@ -163,7 +173,7 @@ impl<'de> Deserialize<'de> for Number {
 /// An instant in milliseconds since the epoch, UTC.
 ///
 /// Read from a number (milliseconds; below 10¹¹, a date in 1973, it is taken as seconds) or from RFC 3339 text.
-/// 0 stands for null and absent.
+/// 0 stands for null, absent and empty.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Millis(pub i64);
 
@@ -198,7 +208,7 @@ impl<'de> Visitor<'de> for MillisVisitor {
     }
 
     fn visit_u64<E: serde::de::Error>(self, v: u64) -> Result<Millis, E> {
-        i64::try_from(v).map(Millis::from_number).map_err(|_| E::custom(format_args!("{v} is no instant")))
+        i64::try_from(v).map(Millis::from_number).map_err(|_| E::custom(NO_INSTANT))
     }
 
     fn visit_f64<E: serde::de::Error>(self, v: f64) -> Result<Millis, E> {
@@ -208,14 +218,17 @@ impl<'de> Visitor<'de> for MillisVisitor {
         } else if v.abs() < 1e17 {
             Ok(Millis(v.round() as i64))
         } else {
-            Err(E::custom(format_args!("{v} is no instant")))
+            Err(E::custom(NO_INSTANT))
         }
     }
 
     fn visit_str<E: serde::de::Error>(self, v: &str) -> Result<Millis, E> {
-        Millis::parse(v)
-            .or_else(|| v.parse().ok().map(Millis::from_number))
-            .ok_or_else(|| E::custom(format_args!("{v:?} is no instant")))
+        match v.trim() {
+            "" => Ok(Millis(0)),
+            v => Millis::parse(v)
+                .or_else(|| v.parse().ok().map(Millis::from_number))
+                .ok_or_else(|| E::custom(NO_INSTANT)),
+        }
     }
 
     fn visit_none<E>(self) -> Result<Millis, E> {

@@ -1,6 +1,8 @@
 //! What bounceflow itself writes to Kafka: `Failure`, `RateBatch` and `Alert`, field for field as in `schemas/avro`.
 //!
-//! These structs are a promise: fields are only ever added, each with a default on both sides (the schema's and serde's).
+//! These structs are a promise: fields are only ever added, each with a default on both sides. A field that comes after version 1
+//! needs `#[serde(default)]` here and `"default"` in its schema, else a reader already upgraded refuses what a writer not yet
+//! upgraded sends. `schemas/avro/history` holds every schema that was released; `tests/evolution.rs` reads them all.
 //! Text is borrowed from the record when read, and from the loop's tables when written.
 
 use std::collections::BTreeMap;

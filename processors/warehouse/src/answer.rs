@@ -118,6 +118,28 @@ pub fn judge(answer: &Answer) -> Verdict {
     }
 }
 
+/// Whether nothing but a person can change this answer.
+pub(crate) fn needs_a_person(code: u32) -> bool {
+    HALT.contains(&code)
+}
+
+/// What a person does about a refusal with this code; empty where there is nothing to do but wait.
+pub fn advice(code: Option<u32>) -> &'static str {
+    match code {
+        Some(16 | 20 | 47 | 60 | 81) => "run `bounceflow migrate`, and look whether somebody changed the tables",
+        Some(192..=195 | 516) => "check user and password, and from where that user may connect",
+        Some(164 | 291 | 497) => {
+            "grant the user what it lacks (SELECT and INSERT on the database; to migrate also CREATE and ALTER)"
+        }
+        Some(115 | 452) => "let the user change this setting: without it an insert cannot be repeated safely",
+        Some(48 | 62 | 73) => "check the version of the server: it does not understand this bounceflow",
+        Some(241) => "give the server more memory, or make blocks smaller",
+        Some(243) => "free disk space on the server",
+        Some(TOO_MANY_PARTS) => "wait until merges catch up; where they do not, look at system.merges and the server's disks",
+        _ => "",
+    }
+}
+
 fn is_from_view(message: &str) -> bool {
     message.contains("while pushing to view")
 }
@@ -131,11 +153,12 @@ const MESSAGE_LIMIT: usize = 1000;
 
 impl Answer {
     /// From what the server wrote: `Code: 60. DB::Exception: …`.
-    pub(crate) fn refused(text: &str) -> Self {
+    pub fn refused(text: &str) -> Self {
         Self::Refused { code: error_code(text), message: shorten(text) }
     }
 
-    pub(crate) fn broken(text: &str) -> Self {
+    /// From what a connection said when it ended without a whole answer.
+    pub fn broken(text: &str) -> Self {
         Self::Broken { message: shorten(text) }
     }
 }
@@ -180,6 +203,13 @@ mod tests {
         let short = shorten(&text);
         assert!(short.len() < MESSAGE_LIMIT + 20);
         assert!(short.starts_with("Code: 1.") && is_from_view(&short));
+    }
+
+    #[test]
+    fn every_halt_says_what_to_do() {
+        assert!(HALT.iter().all(|code| !advice(Some(*code)).is_empty()));
+        assert!(POISON.iter().all(|code| !HALT.contains(code)));
+        assert_eq!(advice(None), "");
     }
 
     #[test]

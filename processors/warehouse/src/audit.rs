@@ -54,8 +54,8 @@ struct CoverageRow {
     partition: i32,
     ranges: u64,
     heartbeats: u64,
-    first: i64,
-    last: i64,
+    first_offset: i64,
+    last_offset: i64,
     records: u64,
     items: u64,
     dead_lettered: u64,
@@ -75,7 +75,7 @@ struct FaultRow {
 struct DuplicateRow {
     key: String,
     keys: u64,
-    surplus: u64,
+    surplus: i64,
 }
 
 impl Warehouse {
@@ -125,11 +125,9 @@ impl Auditor<'_> {
         let covered: Vec<CoverageRow> = self
             .all(&format!(
                 "SELECT topic, partition, countIf(last >= first) AS ranges, countIf(last < first) AS heartbeats,
-                    minIf(first, last >= first) AS first, maxIf(last, last >= first) AS last, sum(records) AS records,
-                    sum(items) AS items, sum(dead_lettered) AS dead_lettered
-                FROM (SELECT topic, partition, ranges.first AS first, ranges.last AS last, records, items, dead_lettered
-                    FROM ({RANGES}) AS ranges)
-                GROUP BY topic, partition ORDER BY topic, partition"
+                    minIf(first, last >= first) AS first_offset, maxIf(last, last >= first) AS last_offset,
+                    sum(records) AS records, sum(items) AS items, sum(dead_lettered) AS dead_lettered
+                FROM ({RANGES}) GROUP BY topic, partition ORDER BY topic, partition"
             ))
             .await?;
         let mut faults = self.faults(PREVIOUS).await?;
@@ -193,14 +191,14 @@ impl Auditor<'_> {
         let shown: Vec<_> = key.split(", ").map(|column| format!("toString({column})")).collect();
         let rows: Vec<DuplicateRow> = self
             .all(&format!(
-                "SELECT concatWithSeparator('/', {}) AS key, count() OVER () AS keys, sum(n - 1) OVER () AS surplus
-                FROM (SELECT {key}, count() AS n FROM {table} GROUP BY {key} HAVING n > 1)
+                "SELECT concatWithSeparator('/', {}) AS key, count() OVER () AS keys, sum(more) OVER () AS surplus
+                FROM (SELECT {key}, count() - 1 AS more FROM {table} GROUP BY {key} HAVING more > 0)
                 ORDER BY {key} LIMIT {}",
                 shown.join(", "),
                 self.options.list.max(1)
             ))
             .await?;
-        let (keys, surplus_rows) = rows.first().map_or((0, 0), |row| (row.keys, row.surplus));
+        let (keys, surplus_rows) = rows.first().map_or((0, 0), |row| (row.keys, row.surplus.unsigned_abs()));
         let examples = rows.into_iter().map(|row| row.key).take(self.options.list).collect();
         Ok(Duplicates { table, key, keys, surplus_rows, examples })
     }
@@ -251,11 +249,11 @@ fn steps(previous: &str) -> String {
 }
 
 fn coverage(row: CoverageRow, faults: &[FaultRow]) -> Coverage {
-    let CoverageRow { topic, partition, ranges, heartbeats, first, last, records, items, dead_lettered } = row;
+    let CoverageRow { topic, partition, ranges, heartbeats, first_offset, last_offset, records, items, dead_lettered } = row;
     let fault = faults.iter().find(|fault| fault.topic == topic && fault.partition == partition);
     Coverage {
-        first_offset: (ranges > 0).then_some(first),
-        last_offset: (ranges > 0).then_some(last),
+        first_offset: (ranges > 0).then_some(first_offset),
+        last_offset: (ranges > 0).then_some(last_offset),
         gaps: fault.map_or(0, |f| f.gaps),
         missing_offsets: fault.map_or(0, |f| f.missing),
         overlaps: fault.map_or(0, |f| f.overlaps),

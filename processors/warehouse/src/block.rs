@@ -88,8 +88,8 @@ impl Block {
         &self.bytes
     }
 
-    #[cfg(test)]
-    pub(crate) fn raw(table: Table, rows: u64, bytes: Bytes) -> Self {
+    /// A block encoded before, byte for byte, such as one kept in a file.
+    pub fn from_row_binary(table: Table, rows: u64, bytes: Bytes) -> Self {
         Self { table, rows, bytes }
     }
 }

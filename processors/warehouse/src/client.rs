@@ -130,6 +130,7 @@ const ONE_BLOCK: &[(&str, &str)] = &[
     // Memory is bounded by the size of the block; spilling would cut a view's output.
     ("max_bytes_before_external_group_by", "0"),
     ("max_bytes_ratio_before_external_group_by", "0"),
+    ("throw_on_max_partitions_per_insert_block", "1"),
     // A failing view is an error, never a gap.
     ("materialized_views_ignore_errors", "0"),
     // The view has grouped its rows: merging them once more while inserting only costs time.
@@ -184,7 +185,9 @@ impl Warehouse {
         for (name, value) in ONE_BLOCK {
             insert = insert.with_setting(*name, *value);
         }
-        insert = insert.with_setting("insert_deduplication_token", token);
+        let partitions = max_partitions(block.table());
+        insert =
+            insert.with_setting("max_partitions_per_insert_block", partitions).with_setting("insert_deduplication_token", token);
         // In one piece: sent in several, the client reports an early answer of the server as a broken channel.
         let sent = insert.send(block.bytes().clone()).await;
         let outcome = match sent {
@@ -248,6 +251,15 @@ impl Warehouse {
                 Err(WarehouseError::Unreachable { url: self.settings.url.clone(), message })
             }
         }
+    }
+}
+
+/// A block of failures is split by month when it spans more. One of batches cannot be: what its view makes of a single record may
+/// span many months, and would be refused after the record is stored.
+fn max_partitions(table: Table) -> &'static str {
+    match table {
+        Table::Failures => "100",
+        Table::Batches => "0",
     }
 }
 

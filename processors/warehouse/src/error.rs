@@ -1,6 +1,6 @@
 //! What can go wrong besides an insert's answer. Every text says what to do next; none holds a password.
 
-use crate::answer::shorten;
+use crate::answer::{advice, needs_a_person, shorten};
 
 /// A request about the warehouse that did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +17,7 @@ pub enum WarehouseError {
         message: String,
     },
     /// The server refused a query.
-    #[error("ClickHouse refused to {what}: {message}")]
+    #[error("ClickHouse refused to {what}: {message}{}", next(*.code))]
     Refused {
         /// What was attempted.
         what: String,
@@ -82,12 +82,28 @@ pub struct UnprotectedTable {
     pub remedy: String,
 }
 
+fn next(code: Option<u32>) -> String {
+    match advice(code) {
+        "" => String::new(),
+        words => format!(". Next: {words}"),
+    }
+}
+
 fn list(tables: &[UnprotectedTable]) -> String {
     let lines: Vec<_> = tables.iter().map(|t| format!("- {}: {}. Mend it with: {}", t.table, t.reason, t.remedy)).collect();
     lines.join("\n")
 }
 
 impl WarehouseError {
+    /// Whether asking again later may succeed without anybody's doing.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused { code, .. } => !code.is_some_and(needs_a_person),
+            _ => false,
+        }
+    }
+
     pub(crate) fn of_query(what: &str, url: &str, error: &clickhouse::error::Error) -> Self {
         match error {
             clickhouse::error::Error::BadResponse(text) => {
@@ -96,6 +112,8 @@ impl WarehouseError {
             clickhouse::error::Error::Network(_) | clickhouse::error::Error::TimedOut => {
                 Self::Unreachable { url: url.to_owned(), message: shorten(&chain(error)) }
             }
+            clickhouse::error::Error::Unsupported(text) => Self::Settings(shorten(text)),
+            clickhouse::error::Error::InvalidParams(_) => Self::Settings(shorten(&chain(error))),
             _ => Self::Refused { what: what.to_owned(), code: None, message: shorten(&chain(error)) },
         }
     }

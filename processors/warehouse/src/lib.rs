@@ -2,8 +2,9 @@
 //! counting a range, checking that repeats are dropped, and the audit.
 //!
 //! It never decides about offsets, retries or intents: that is the sink's loop. Encoding and [`judge`] are pure.
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
 
-pub mod row_binary;
+mod row_binary;
 pub mod block;
 pub mod answer;
 pub mod client;
@@ -13,7 +14,7 @@ pub mod audit;
 pub mod report;
 pub mod error;
 
-pub use answer::{Answer, Verdict, judge};
+pub use answer::{Answer, Verdict, advice, judge};
 pub use block::{Block, BlockBuilder, ENCODER_VERSION, LogPosition, MAX_BLOCK_BYTES, MAX_BLOCK_ROWS, Table, columns};
 pub use client::{Settings, TokenRange, Warehouse};
 pub use error::{UnprotectedTable, WarehouseError};

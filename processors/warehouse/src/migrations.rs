@@ -169,7 +169,7 @@ mod tests {
         for migration in MIGRATIONS {
             assert!(migration.sql.ends_with(";\n"), "{}", migration.name);
             for statement in statements(migration.sql) {
-                let code = statement.lines().find(|line| !line.trim_start().starts_with("--")).unwrap();
+                let code = statement.lines().find(|line| !line.is_empty() && !line.starts_with("--")).unwrap();
                 let repeatable =
                     ["IF NOT EXISTS", "IF EXISTS", "CREATE OR REPLACE VIEW"].iter().any(|words| code.contains(words));
                 assert!(repeatable, "{code}");

@@ -85,9 +85,14 @@ impl<'a> View<'a> {
         let mx = if decision.mx_known { domain.mx.get(usize::from(message.mx)) } else { None };
         let reply = decision.reply.map(|r| replies.get(r));
         let delivered = decision.event == EventType::Delivery;
+        let kumomta = message.shape == Shape::Kumomta;
         let (code, enhanced, command, parts) = match reply {
             Some(r) => (r.code, r.enhanced.as_str(), r.command, r.text.as_slice()),
-            None if delivered => (250, "2.0.0", Command::Data, world.accepted[usize::from(domain.provider)].as_slice()),
+            None if delivered => {
+                // ESPs say little about what went well.
+                let (enhanced, command) = if kumomta { ("2.0.0", Command::Data) } else { ("", Command::Connect) };
+                (250, enhanced, command, world.accepted[usize::from(domain.provider)].as_slice())
+            }
             None => (0, "", Command::Connect, [].as_slice()),
         };
         ids(decision, texts);
@@ -103,8 +108,10 @@ impl<'a> View<'a> {
             texts.others.push(other);
         }
         texts.sender.clear();
-        texts.sender.push_str("bounce@");
-        texts.sender.push_str(&identity.domain);
+        let tag = (message.id & 6 == 0).then_some(world.words.first[pick(message.id >> 32, 32, 8)].as_str());
+        if kumomta || !delivered || tag.is_some() {
+            texts.sender.extend(["bounce@", &identity.domain]);
+        }
         texts.command.clear();
         match command {
             Command::Connect => {}
@@ -114,7 +121,7 @@ impl<'a> View<'a> {
         }
         // Half of the ESPs' records hold the codes in the text as well. KumoMTA's never do.
         texts.diagnostic.clear();
-        if message.shape != Shape::Kumomta && !delivered && message.id & 1 == 0 {
+        if !kumomta && !delivered && message.id & 1 == 0 {
             if code != 0 {
                 push_number(&mut texts.diagnostic, i64::from(code));
                 texts.diagnostic.push(' ');
@@ -137,7 +144,7 @@ impl<'a> View<'a> {
             code,
             enhanced,
             expired: reply.is_some_and(|r| r.role == Role::Expired),
-            tag: (message.id & 6 == 0).then_some(&world.words.first[pick(message.id >> 32, 32, 8)]),
+            tag,
         }
     }
 }
@@ -160,7 +167,7 @@ fn local_part(id: u64, world: &World, out: &mut String) {
     out.clear();
     match random & 3 {
         0 => out.extend([&first[..1], last]),
-        1 => out.extend([first, last]),
+        1 => out.extend([first.as_str(), last]),
         _ => out.extend([first, ".", last]),
     }
     push_number(out, (random >> 2 & 0x3ff) as i64);

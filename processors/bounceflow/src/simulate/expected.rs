@@ -150,9 +150,10 @@ impl Tally {
         }
     }
 
-    pub(super) fn ignore(&mut self, recipients: u64) {
-        self.items += recipients;
-        self.ignored += recipients;
+    /// A log record that says nothing about a delivery is one item, however many recipients it names.
+    pub(super) fn ignore(&mut self) {
+        self.items += 1;
+        self.ignored += 1;
     }
 
     pub(super) fn reject(&mut self, payload: &[u8]) {

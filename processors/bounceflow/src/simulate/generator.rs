@@ -299,9 +299,8 @@ impl Generator {
     }
 
     fn count(&mut self, decision: &Decision) {
-        let recipients = u64::from(decision.recipients);
         if decision.reception {
-            return self.tally.ignore(recipients);
+            return self.tally.ignore();
         }
         let domain = &self.world.domains[usize::from(decision.message.domain)];
         let reply = decision.reply.map(|r| self.replies.get(r));
@@ -317,7 +316,7 @@ impl Generator {
             },
             identity: decision.message.identity,
             first_attempt: decision.message.attempt == 1,
-            recipients,
+            recipients: u64::from(decision.recipients),
         });
     }
 
@@ -401,7 +400,8 @@ impl Odds {
     fn new(options: &Options) -> Self {
         let failures = options.failures;
         let deferred = 0.5 * failures;
-        let (again, given_up) = (0.25, 0.05);
+        // Without failures nothing fails but by incidents.
+        let (again, given_up) = if failures > 0.0 { (0.25, 0.05) } else { (0.0, 0.0) };
         let first = |whole: f64, by_retries: f64| (whole - by_retries) / (1.0 - deferred);
         Self {
             garbage: Threshold::new(options.garbage),

@@ -2,6 +2,8 @@
 //!
 //! Fields and outcome map: KumoMTA docs/reference/log_record.md and crates/kumo-log-types (2026-08).
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -12,6 +14,7 @@ use crate::vocabulary::EventType;
 
 #[derive(Deserialize)]
 struct Record<'a> {
+    #[serde(default)]
     r#type: Text<'a>,
     #[serde(default)]
     id: Text<'a>,
@@ -93,14 +96,15 @@ struct FeedbackReport<'a> {
     source_ip: Text<'a>,
     #[serde(borrow, default)]
     reported_domain: Option<&'a RawValue>,
+    /// What KumoMTA wrote into the original message to find here again: any JSON.
     #[serde(borrow, default)]
-    supplemental_trace: Option<SupplementalTrace<'a>>,
+    supplemental_trace: Option<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
-struct SupplementalTrace<'a> {
+#[derive(Default, Deserialize)]
+struct Trace<'a> {
     #[serde(borrow, default)]
-    recipient: Text<'a>,
+    recipient: Option<&'a RawValue>,
 }
 
 /// One text or an array of texts.
@@ -131,8 +135,11 @@ pub(super) fn looks_like(object: &[u8]) -> bool {
 pub(super) fn record<'a>(object: &'a [u8], each: &mut dyn FnMut(Item<'a>)) {
     let record: Record = match serde_json::from_slice(object) {
         Ok(record) => record,
-        Err(e) if e.is_data() && std::str::from_utf8(object).is_ok() => {
-            let detail = format!("a field of the wrong kind, at line {} column {}", e.line(), e.column());
+        Err(e) if e.is_data() => {
+            if let Some(item) = json::misfit(object, Format::Kumomta) {
+                return each(item);
+            }
+            let detail = format!("a field of the wrong kind or twice, at line {} column {}", e.line(), e.column());
             return each(reject(RejectReason::InvalidField, detail, Format::Kumomta));
         }
         Err(e) => return each(json::syntax(object, &e, Format::Kumomta)),
@@ -147,6 +154,7 @@ pub(super) fn record<'a>(object: &'a [u8], each: &mut dyn FnMut(Item<'a>)) {
         "Reception" | "Rejection" | "AdminRebind" | "DeferredInjectionRebind" | "Delayed" | "XferOut" | "XferIn" => {
             return each(Item::Ignored(IgnoreReason::NotAnOutcome));
         }
+        "" => return each(reject(RejectReason::UnknownFormat, "no field `type`: not a KumoMTA log record", Format::Kumomta)),
         _ => return each(reject(RejectReason::UnknownEvent, "`type` is no KumoMTA record type", Format::Kumomta)),
     };
     let time = [record.event_time, record.timestamp].into_iter().flatten();
@@ -156,6 +164,9 @@ pub(super) fn record<'a>(object: &'a [u8], each: &mut dyn FnMut(Item<'a>)) {
     let recipients = match recipients(&record) {
         Ok(recipients) => recipients,
         Err(field) => {
+            if let Some(item) = json::misfit(object, Format::Kumomta) {
+                return each(item);
+            }
             let detail = format!("`{field}` is neither text nor an array of text");
             return each(reject(RejectReason::InvalidField, detail, Format::Kumomta));
         }
@@ -186,36 +197,63 @@ fn recipients<'a>(record: &Record<'a>) -> Result<Vec<Text<'a>>, &'static str> {
     if let Some(report) = &record.feedback_report {
         all = read(report.original_rcpto_to, "feedback_report.original_rcpto_to")?;
         if all.iter().all(|r| r.is_empty()) {
-            all = report.supplemental_trace.iter().map(|t| t.recipient.clone()).collect();
+            let trace: Trace = report.supplemental_trace.and_then(|t| serde_json::from_str(t.get()).ok()).unwrap_or_default();
+            all = read(trace.recipient, "feedback_report.supplemental_trace.recipient").unwrap_or_default();
         }
     }
     if all.iter().all(|r| r.is_empty()) {
         all = read(record.recipient, "recipient")?;
     }
-    all.retain(|r| !r.is_empty());
-    Ok(all)
+    Ok(all.into_iter().map(bare).filter(|r| !r.is_empty()).collect())
+}
+
+/// An address without the angle brackets that feedback reports put around it.
+fn bare(address: Text<'_>) -> Text<'_> {
+    match address.0 {
+        Cow::Borrowed(a) => Text::new(unbracketed(a)),
+        Cow::Owned(a) => unbracketed(&a).to_owned().into(),
+    }
+}
+
+fn unbracketed(address: &str) -> &str {
+    let address = address.trim();
+    address.strip_prefix('<').and_then(|a| a.strip_suffix('>')).unwrap_or(address)
+}
+
+/// The domain of a From header, whatever follows the address.
+fn domain_of_from(from: &str) -> Option<&str> {
+    let (_, rest) = from.rsplit_once('@')?;
+    let end = rest.find(|c: char| c.is_whitespace() || ">,;()\"".contains(c)).unwrap_or(rest.len());
+    Some(&rest[..end])
 }
 
 fn event_of<'a>(record: Record<'a>, event: EventType, timestamp: Millis) -> DeliveryEvent<'a> {
     let mut out = DeliveryEvent::new(event, timestamp, Text::default());
-    out.sent_at = if record.created_time.0 != 0 { record.created_time } else { record.created };
     out.message_id = record.id;
-    out.sender = record.sender;
     out.pool = record.egress_pool;
-    // KumoMTA counts the attempts made so far; on a Delivery and a failure alike this attempt is the next one.
-    out.attempt = Number(record.num_attempts.0.saturating_add(1));
-    let header_from = record.headers.0.iter().find(|(name, _)| name.eq_ignore_ascii_case("from"));
-    if let Some((_, from)) = header_from
-        && let Some((_, domain)) = from.trim_end_matches(['>', ' ']).rsplit_once('@')
-    {
-        out.from_domain = domain.to_owned().into();
-    }
     if let Some(address) = record.source_address {
         out.sending_ip = ip_of(&address.address);
     }
-    (out.campaign, out.tenant) = queue_parts(&record.queue, &record.meta);
-    if let Some(peer) = record.peer_address {
-        out.mx_host = peer.name;
+    // An OOB or Feedback record is about a message that arrived, the report: its headers, times and attempts say nothing of the
+    // message reported on. An OOB's sender and peer are put right by KumoMTA; a Feedback's are those of the feedback loop.
+    if !matches!(event, EventType::OobBounce | EventType::Complaint) {
+        out.sent_at = if record.created_time.0 != 0 { record.created_time } else { record.created };
+        // Counted are the attempts made before this one, on a Delivery and a failure alike.
+        out.attempt = Number(record.num_attempts.0.saturating_add(1));
+        let header_from = record.headers.0.iter().find(|(name, _)| name.eq_ignore_ascii_case("from"));
+        if let Some(domain) = header_from.and_then(|(_, from)| domain_of_from(from)) {
+            out.from_domain = domain.to_owned().into();
+        }
+    }
+    if event == EventType::Complaint {
+        let trace = record.feedback_report.as_ref().and_then(|r| serde_json::from_str(r.supplemental_trace?.get()).ok());
+        (out.campaign, out.tenant) = queue_parts(&Text::default(), &trace.unwrap_or_default());
+    } else {
+        out.sender = record.sender;
+        (out.campaign, out.tenant) = queue_parts(&record.queue, &record.meta);
+        if let Some(peer) = record.peer_address {
+            out.mx_host = peer.name;
+        }
     }
     if let Some(response) = record.response {
         out.local = response.content.contains("KumoMTA internal");
@@ -229,14 +267,17 @@ fn event_of<'a>(record: Record<'a>, event: EventType, timestamp: Millis) -> Deli
     if let Some(report) = record.feedback_report {
         out.feedback_type = report.feedback_type;
         if !report.original_mail_from.is_empty() {
-            out.sender = report.original_mail_from;
+            out.sender = bare(report.original_mail_from);
         }
         if !report.source_ip.is_empty() {
             out.sending_ip = report.source_ip;
         }
-        if let Some(Ok(OneOrMany::Many(domains))) = report.reported_domain.map(|d| serde_json::from_str(d.get()))
-            && let Some(domain) = domains.into_iter().next()
-        {
+        let reported = match report.reported_domain.map(|d| serde_json::from_str(d.get())) {
+            Some(Ok(OneOrMany::One(domain))) => vec![domain],
+            Some(Ok(OneOrMany::Many(domains))) => domains,
+            _ => Vec::new(),
+        };
+        if let Some(domain) = reported.into_iter().find(|d| !d.is_empty()) {
             out.from_domain = domain;
         }
     }

@@ -1,0 +1,48 @@
+# The two commands a newcomer needs: `make demo` and `make test`. Everything they need beyond the toolchains they install.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+CARGO := cargo
+export CARGO_TERM_COLOR ?= auto
+
+help: ## What can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: ## Kafka, ClickHouse, all roles and simulated traffic, live for 90 s; KEEP=1 stays up
+	$(CARGO) build --release -p bounceflow -p bounceflow-stack -p bounceflow-demo
+	target/release/demo $(if $(KEEP),--keep,)
+
+test: fmt lint purity deny unit end-to-end ## Everything CI runs
+
+fmt: ## Format, checked
+	$(CARGO) fmt --all --check
+
+lint: ## Clippy, warnings are errors
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+purity: ## The pure crates stay pure
+	.ci/purity
+
+deny: .ci/bin/cargo-deny ## Licences, bans and sources of the dependencies
+	.ci/bin/cargo-deny --locked check licenses bans sources
+
+advisories: .ci/bin/cargo-deny ## Known vulnerabilities of the dependencies; needs the RustSec database from the network
+	.ci/bin/cargo-deny --locked check advisories
+
+# Built once, kept beside the project; a newer version is asked for here.
+.ci/bin/cargo-deny:
+	$(CARGO) install --locked cargo-deny --version 0.20.2 --root .ci --no-track
+
+unit: ## Unit and property tests, and those of the crates against their own real servers
+	$(CARGO) build --workspace --bins --locked
+	$(CARGO) test --workspace --locked --exclude bounceflow-end-to-end
+
+end-to-end: ## The whole path on real servers while processes are killed
+	$(CARGO) build --release --locked -p bounceflow -p bounceflow-stack
+	$(CARGO) test --release --locked -p bounceflow-end-to-end -- --nocapture --test-threads=1
+
+bench: ## Speed beside its ceiling, latency; figures to target/figures
+	$(CARGO) build --release --locked -p bounceflow -p bounceflow-stack
+	$(CARGO) bench --locked -p bounceflow-bench --bench pipeline
+
+.PHONY: help demo test fmt lint purity deny advisories unit end-to-end bench

@@ -1,0 +1,79 @@
+//! Why a turn of a loop did not end well, and how far that can be mended. The same for both loops.
+
+use bounceflow_event::avro::AvroError;
+use rdkafka::error::KafkaError;
+
+use crate::kafka::TransactionError;
+
+/// Why a turn did not end well.
+pub enum Trouble {
+    /// A transaction failed: what it was to settle is read again.
+    Transaction(TransactionError),
+    /// Something outside failed: start again from the committed offsets.
+    StartAgain(String),
+    /// The process must end. Nothing is lost.
+    End(anyhow::Error),
+}
+
+impl From<TransactionError> for Trouble {
+    fn from(e: TransactionError) -> Self {
+        Self::Transaction(e)
+    }
+}
+
+impl From<KafkaError> for Trouble {
+    fn from(e: KafkaError) -> Self {
+        Self::StartAgain(e.to_string())
+    }
+}
+
+impl From<bounceflow_warehouse::WarehouseError> for Trouble {
+    fn from(e: bounceflow_warehouse::WarehouseError) -> Self {
+        Self::StartAgain(e.to_string())
+    }
+}
+
+impl From<anyhow::Error> for Trouble {
+    fn from(e: anyhow::Error) -> Self {
+        Self::StartAgain(format!("{e:#}"))
+    }
+}
+
+/// What cannot be encoded is a mistake of this program: better to end than to leave a hole.
+impl From<AvroError> for Trouble {
+    fn from(e: AvroError) -> Self {
+        Self::End(e.into())
+    }
+}
+
+/// What a loop does about trouble.
+pub enum Cure {
+    /// Abort what is open, then start again from the committed offsets.
+    StartAgain,
+    /// The same, with a new producer.
+    NewProducer,
+}
+
+impl Trouble {
+    /// Says in the log what happened, and what to do; an error where the process must end.
+    pub fn cure(self, transactional_id: &str) -> anyhow::Result<Cure> {
+        match self {
+            Self::End(e) => Err(e),
+            Self::Transaction(TransactionError::Fenced(e)) => Err(anyhow::anyhow!(
+                "another process took over transactional.id {transactional_id} ({e}): give each process of a role an `ordinal` of its own"
+            )),
+            Self::Transaction(TransactionError::Fatal(error)) => {
+                tracing::warn!(transactional_id, %error, "The producer is of no more use; making a new one");
+                Ok(Cure::NewProducer)
+            }
+            Self::Transaction(TransactionError::Aborted(error)) => {
+                tracing::warn!(transactional_id, %error, "A transaction failed; what it was to settle is read again");
+                Ok(Cure::StartAgain)
+            }
+            Self::StartAgain(why) => {
+                tracing::warn!(transactional_id, why, "Starting again from the committed offsets");
+                Ok(Cure::StartAgain)
+            }
+        }
+    }
+}

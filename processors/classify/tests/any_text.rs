@@ -1,0 +1,89 @@
+//! Any text in any field: never a panic, always a verdict, and no recipient in what leaves.
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+use std::sync::{Arc, LazyLock};
+
+use bounceflow_classify::{Classifier, MAX_DIAGNOSTIC, Reading, Reply, Rules, redact};
+use bounceflow_event::{EventType, Severity};
+use proptest::prelude::*;
+
+static RULES: LazyLock<Arc<Rules>> = LazyLock::new(|| Arc::new(Rules::builtin().unwrap()));
+
+/// Text that looks like replies more often than chance would have it.
+fn text() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        any::<String>(),
+        "[ -~\\n\\t]{0,40}",
+        Just("550 5.1.1 ".to_owned()),
+        Just("550-".to_owned()),
+        Just("host mx[192.0.2.1] said: ".to_owned()),
+        Just("(in reply to RCPT TO command)".to_owned()),
+        Just("<\u{1f408}@example.jp>".to_owned()),
+        Just("https://a.b/c?d=e@f".to_owned()),
+        Just("\"a b\"@c.d".to_owned()),
+        Just("..@..".to_owned()),
+        Just("[(<".to_owned()),
+        Just("2001:db8::1 10:20:30 1/2/3".to_owned()),
+        Just("\u{a0}\u{2028}\u{0}".to_owned()),
+    ];
+    prop::collection::vec(piece, 0..12).prop_map(|v| v.concat())
+}
+
+fn event() -> impl Strategy<Value = Option<EventType>> {
+    prop::sample::select(vec![None, Some(EventType::Deferral), Some(EventType::Bounce), Some(EventType::OobBounce)])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1500))]
+
+    #[test]
+    fn never_panics_and_cache_agrees(
+        code in any::<u16>(), enhanced in text(), diagnostic in text(), command in text(), isp in text(), mx in text(),
+        domain in text(), event in event(),
+    ) {
+        let reply = Reply {
+            event, reply_code: code, enhanced_code: &enhanced, diagnostic: &diagnostic, command: &command, isp: &isp,
+            mx_host: &mx, recipient_domain: &domain,
+        };
+        let mut classifier = Classifier::new(Arc::clone(&RULES));
+        let first = classifier.classify(&reply).verdict.clone();
+        let again = classifier.classify(&reply).verdict.clone();
+        let mut reading = Reading::new();
+        reading.read(&reply);
+        prop_assert_eq!(&first, &again);
+        prop_assert_eq!(&first, RULES.classify(&reading));
+        let matches = RULES.explain(&reading);
+        prop_assert_eq!(&*matches[0].rule, &*first.rule);
+        match event {
+            Some(EventType::Deferral) => prop_assert_eq!(first.severity, Severity::Deferred),
+            Some(_) => prop_assert_ne!(first.severity, Severity::Deferred),
+            None => {}
+        }
+    }
+
+    #[test]
+    fn redaction_is_bounded_and_one_line(diagnostic in text()) {
+        let mut out = String::new();
+        redact(&diagnostic, &mut out);
+        prop_assert!(out.len() <= MAX_DIAGNOSTIC);
+        prop_assert!(!out.contains(|c: char| c.is_control()));
+    }
+
+    #[test]
+    fn no_local_part_survives(before in "[ -~]{0,20}", local in "kimlocal[a-z0-9.+_-]{0,12}[a-z0-9]", after in "[ -~]{0,20}") {
+        let text = format!("{before} <{local}@example.com> {after}");
+        let mut out = String::new();
+        redact(&text, &mut out);
+        prop_assert!(!out.contains("kimlocal"), "{}", out);
+        let mut reading = Reading::new();
+        reading.read(&Reply { diagnostic: &text, ..Reply::default() });
+        prop_assert!(!reading.template().contains("kimlocal"), "{}", reading.template());
+    }
+}
+
+#[test]
+fn a_megabyte_is_read_like_its_first_page() {
+    let text = "550 5.1.1 user unknown ".repeat(50_000);
+    let verdict = Classifier::new(Arc::clone(&RULES)).classify(&Reply { diagnostic: &text, ..Reply::default() }).verdict.clone();
+    assert_eq!(verdict.category.as_str(), "invalid_recipient");
+}

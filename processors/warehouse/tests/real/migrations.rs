@@ -1,0 +1,86 @@
+//! Migrating, refusing what does not match, and the windows of deduplication.
+
+use bounceflow_warehouse::WarehouseError;
+
+use crate::support::Db;
+
+#[tokio::test]
+async fn migrating_creates_everything_once() {
+    let db = Db::empty("migrate");
+    let error = db.warehouse.check().await.unwrap_err();
+    assert!(matches!(error, WarehouseError::TooOld { found: 0, .. }), "{error}");
+    assert!(error.to_string().contains("bounceflow migrate"));
+
+    let mut steps = Vec::new();
+    let applied = db.warehouse.migrate(&mut |step| steps.push(step.to_owned())).await.unwrap();
+    assert_eq!(steps.len(), applied.len());
+    assert_eq!(steps[0], "0001 failures");
+    db.warehouse.ping().await.unwrap();
+    db.warehouse.check().await.unwrap();
+
+    let tables = db.query("SELECT name FROM system.tables WHERE database = 'DB' ORDER BY name FORMAT TSV");
+    let expected = [
+        "batches",
+        "delivery_rates",
+        "delivery_rates_mv",
+        "failure_breakdown",
+        "failures",
+        "identity_profiles",
+        "isp_profiles",
+        "schema_migrations",
+    ];
+    assert_eq!(tables.lines().collect::<Vec<_>>(), expected);
+    assert_eq!(db.warehouse.migrate(&mut |_| {}).await.unwrap(), []);
+    assert_eq!(db.rows("schema_migrations"), applied.len() as u64);
+}
+
+#[tokio::test]
+async fn an_interrupted_migration_is_run_again() {
+    let db = Db::new("interrupted").await;
+    // As if it had died after creating the table of delivery_rates.sql, before its view and its record.
+    db.query("DROP VIEW DB.delivery_rates_mv");
+    db.query("ALTER TABLE DB.schema_migrations DELETE WHERE version >= 3 SETTINGS mutations_sync = 2");
+    assert!(matches!(db.warehouse.check().await.unwrap_err(), WarehouseError::TooOld { found: 2, .. }));
+    assert_eq!(db.warehouse.migrate(&mut |_| {}).await.unwrap()[0].version, 3);
+    db.warehouse.check().await.unwrap();
+    assert_eq!(db.query("EXISTS VIEW DB.delivery_rates_mv"), "1");
+}
+
+#[tokio::test]
+async fn an_edited_migration_is_refused() {
+    let db = Db::new("edited").await;
+    db.query("ALTER TABLE DB.schema_migrations UPDATE checksum = 'x' WHERE version = 2 SETTINGS mutations_sync = 2");
+    for error in [db.warehouse.migrate(&mut |_| {}).await.unwrap_err(), db.warehouse.check().await.unwrap_err()] {
+        assert!(matches!(error, WarehouseError::Edited { version: 2, .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_newer_database_is_refused() {
+    let db = Db::new("newer").await;
+    db.query("INSERT INTO DB.schema_migrations VALUES (9999, 'future', '', now())");
+    for error in [db.warehouse.migrate(&mut |_| {}).await.unwrap_err(), db.warehouse.check().await.unwrap_err()] {
+        assert!(matches!(error, WarehouseError::TooNew { found: 9999, .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn every_short_window_is_named_with_its_remedy() {
+    let db = Db::new("window").await;
+    db.query("ALTER TABLE DB.failures MODIFY SETTING non_replicated_deduplication_window = 100");
+    db.query("ALTER TABLE DB.delivery_rates RESET SETTING non_replicated_deduplication_window");
+    // A view of the user's own, with a table of its own, counts as well.
+    db.query(
+        "CREATE MATERIALIZED VIEW DB.mine ENGINE = SummingMergeTree ORDER BY minute AS
+        SELECT minute, sum(deliveries) AS deliveries FROM DB.delivery_rates GROUP BY minute",
+    );
+    let error = db.warehouse.check().await.unwrap_err();
+    let WarehouseError::Unprotected(tables) = &error else { panic!("{error}") };
+    assert_eq!(tables.len(), 3, "{error}");
+    assert!(error.to_string().contains("is 100 and must be at least 100000"), "{error}");
+
+    for table in tables {
+        db.query(&table.remedy);
+    }
+    db.warehouse.check().await.unwrap();
+}
