@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bounceflow_classify::PATTERN_VERSION;
-use bounceflow_event::avro::{self, WriterSchema};
-use bounceflow_event::{Decoder, Rejection, Source};
+use bounceflow_event::avro::Encoder;
+use bounceflow_event::{Decoder, Format, Rejection, Source};
 use rdkafka::Message;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::message::{BorrowedMessage, Header, OwnedHeaders};
@@ -98,8 +98,8 @@ struct Worker<'t> {
     decoder: Decoder,
     scratch: Scratch,
     counts: Counts,
-    failure_schema: WriterSchema,
-    batch_schema: WriterSchema,
+    failures_to_avro: Encoder<'t>,
+    batches_to_avro: Encoder<'t>,
     bytes: Vec<u8>,
     metrics: metrics::Classify,
     /// Captured when partitions were assigned; a transaction of a member that lost them is refused.
@@ -140,8 +140,8 @@ impl<'t> Worker<'t> {
             decoder: config::decoder(&task.input)?,
             scratch: Scratch::new(&task.tables),
             counts: Counts::new(Limits { campaigns: classify.max_campaigns, patterns: classify.max_patterns }),
-            failure_schema: WriterSchema::parse(avro::FAILURE)?,
-            batch_schema: WriterSchema::parse(avro::RATE_BATCH)?,
+            failures_to_avro: task.tables.failure_schema.encoder(),
+            batches_to_avro: task.tables.batch_schema.encoder(),
             bytes: Vec::new(),
             metrics: metrics::Classify::new(&task.input.topic),
             group: None,
@@ -191,7 +191,9 @@ impl<'t> Worker<'t> {
             }
             Event::OffsetGone => return Err(Trouble::StartAgain("an offset is not in the log any more".into())),
             Event::Error(e) if Consumer::is_fatal(&e) => return Err(Trouble::End(e.into())),
-            Event::Error(e) => tracing::warn!(topic = self.task.input.topic, error = %e, "Reading failed; the client tries again"),
+            Event::Error(e) => {
+                tracing::warn!(topic = self.task.input.topic, error = %e, "Reading failed; the client tries again")
+            }
             Event::Idle => {}
         }
         self.until_clock = CLOCK_EVERY;
@@ -230,9 +232,11 @@ impl<'t> Worker<'t> {
                     self.counts.add(&sample, Some(&failure));
                     self.failures += 1;
                     self.bytes.clear();
-                    let sent = self.failure_schema.encode(&failure, &mut self.bytes).map_err(Trouble::from).and_then(|()| {
+                    let sent = self.failures_to_avro.encode(&failure, &mut self.bytes).map_err(Trouble::from).and_then(|()| {
                         let key: &[u8] = &failure.recipient_hash.0;
-                        Ok(self.producer.send(BaseRecord::to(&self.task.config.topics.failures).key(key).payload(&self.bytes[..]))?)
+                        Ok(self
+                            .producer
+                            .send(BaseRecord::to(&self.task.config.topics.failures).key(key).payload(&self.bytes[..]))?)
                     });
                     trouble = std::mem::replace(&mut trouble, Ok(())).and(sent);
                 }
@@ -252,7 +256,10 @@ impl<'t> Worker<'t> {
         partition.end_reached = false;
         self.records += 1;
         let others = number - rejected.len() as i32;
-        for (number, rejection) in rejected {
+        for (number, mut rejection) in rejected {
+            if rejection.format == Format::Auto {
+                rejection.format = self.decoder.format_of(message.payload().unwrap_or_default());
+            }
             self.dead_letter(message, number, &rejection, others)?;
             self.rejected.push(rejection.reason.as_str());
         }
@@ -319,7 +326,7 @@ impl<'t> Worker<'t> {
         let mut trouble = Ok(());
         self.counts.drain(header, &self.task.tables.isps, sources, |batch| {
             self.bytes.clear();
-            let sent = self.batch_schema.encode(batch, &mut self.bytes).map_err(Trouble::from).and_then(|()| {
+            let sent = self.batches_to_avro.encode(batch, &mut self.bytes).map_err(Trouble::from).and_then(|()| {
                 let record = BaseRecord::<[u8], [u8]>::to(&self.task.config.topics.rates).partition(0);
                 Ok(self.producer.send(record.payload(&self.bytes[..]))?)
             });

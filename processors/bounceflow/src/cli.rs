@@ -14,7 +14,11 @@ use crate::{explain, simulate, topics};
 
 /// Streaming processor for e-mail delivery events on Kafka: exact failure rates and classified failures in ClickHouse.
 #[derive(Parser)]
-#[command(name = "bounceflow", version, after_help = "Exit codes: 0 done, 1 failed (or an audit found something), 2 wrong usage or configuration.\n\nExample: bounceflow run --config bounceflow.toml")]
+#[command(
+    name = "bounceflow",
+    version,
+    after_help = "Exit codes: 0 done, 1 failed (or an audit found something), 2 wrong usage or configuration.\n\nExample: bounceflow run --config bounceflow.toml"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -62,10 +66,14 @@ enum Command {
         configured: Configured,
     },
     /// Say what an SMTP reply means, and which rule says so
-    #[command(after_help = "Examples:\n  bounceflow explain \"550 5.1.1 The email account that you tried to reach does not exist\" --mx gmail-smtp-in.l.google.com\n  bounceflow explain --jsonl < replies.jsonl")]
+    #[command(
+        after_help = "Examples:\n  bounceflow explain \"550 5.1.1 The email account that you tried to reach does not exist\" --mx gmail-smtp-in.l.google.com\n  bounceflow explain --jsonl < replies.jsonl"
+    )]
     Explain(explain::Args),
     /// Prove that every input offset was counted exactly once, and that every count arrived in every table
-    #[command(after_help = "Exit code 1 where anything is amiss. Exact once the sink has caught up.\n\nExample: bounceflow audit --config bounceflow.toml --json")]
+    #[command(
+        after_help = "Exit code 1 where anything is amiss. Exact once the sink has caught up.\n\nExample: bounceflow audit --config bounceflow.toml --json"
+    )]
     Audit {
         #[command(flatten)]
         configured: Configured,
@@ -84,7 +92,9 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(e) if e.is::<Mistakes>() => fail(&e, 2),
         // Whoever reads our output may stop reading: that is no failure of ours.
-        Err(e) if e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
+        Err(e) if e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) => {
+            ExitCode::SUCCESS
+        }
         Err(e) => fail(&e, 1),
     }
 }

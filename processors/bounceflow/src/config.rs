@@ -332,7 +332,9 @@ impl Config {
     }
 
     fn check(raw: RawConfig, mistakes: &mut Mistakes) -> Option<Self> {
-        if raw.deployment.is_empty() || !raw.deployment.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
+        if raw.deployment.is_empty()
+            || !raw.deployment.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        {
             mistakes.add("deployment", "must be letters, digits, `-`, `_` or `.`, at least one");
         }
         if !raw.kafka.contains_key("bootstrap.servers") {
@@ -422,10 +424,14 @@ impl Config {
             insert_timeout: Duration::from_millis(raw.clickhouse.insert_timeout_ms),
             ..Default::default()
         };
-        mistakes.0.extend(clickhouse.mistakes().into_iter().map(|m| format!("clickhouse.{m}")));
-        let listen = raw.http.listen.parse().map_err(|e| mistakes.add("http.listen", format_args!("{e}; write it as 0.0.0.0:9090")));
-        let identities = Identities::new(&raw.identity)
-            .map_err(|e| mistakes.0.extend(e.as_slice().iter().map(ToString::to_string)));
+        for mistake in clickhouse.mistakes() {
+            let (field, what) = mistake.split_once(' ').unwrap_or((&mistake, ""));
+            mistakes.add(&format!("clickhouse.{field}"), what);
+        }
+        let listen =
+            raw.http.listen.parse().map_err(|e| mistakes.add("http.listen", format_args!("{e}; write it as 0.0.0.0:9090")));
+        let identities =
+            Identities::new(&raw.identity).map_err(|e| mistakes.0.extend(e.as_slice().iter().map(ToString::to_string)));
         let isps = Isps::builtin().map_err(|e| mistakes.add("isps", e));
         Some(Self {
             ordinal: raw.ordinal.unwrap_or_else(ordinal_of_host),
@@ -463,7 +469,9 @@ pub fn decoder(input: &RawInput) -> Result<Decoder, Mistakes> {
         mistakes.add("schemas", e);
     }
     for file in &input.schemas {
-        let added = std::fs::read_to_string(file).map_err(|e| e.to_string()).and_then(|text| schemas.add(&text).map_err(|e| e.to_string()));
+        let added = std::fs::read_to_string(file)
+            .map_err(|e| e.to_string())
+            .and_then(|text| schemas.add(&text).map_err(|e| e.to_string()));
         if let Err(e) = added {
             mistakes.add("schemas", format_args!("{}: {e}", file.display()));
         }
@@ -495,7 +503,8 @@ fn read_leniently(tree: &mut serde_json::Value, mistakes: &mut Mistakes) -> Opti
         mistakes.add(&path, error.inner());
         let mut segments: Vec<serde_path_to_error::Segment> = error.path().iter().cloned().collect();
         // An unknown field's own path is that of the struct around it, on some deserializers: the message names the field.
-        let unknown = error.inner().to_string().strip_prefix("unknown field `").and_then(|m| m.split('`').next().map(str::to_owned));
+        let unknown =
+            error.inner().to_string().strip_prefix("unknown field `").and_then(|m| m.split('`').next().map(str::to_owned));
         if let Some(field) = unknown
             && !matches!(segments.last(), Some(serde_path_to_error::Segment::Map { key }) if *key == field)
         {
@@ -530,10 +539,14 @@ fn take_out(tree: &mut serde_json::Value, path: &[serde_path_to_error::Segment])
 fn reserved(property: &str) -> Option<&'static str> {
     match property {
         "group.id" | "transactional.id" | "group.instance.id" => Some("is made from `deployment` and `ordinal`"),
-        "enable.auto.commit" | "enable.auto.offset.store" | "isolation.level" | "auto.offset.reset" | "enable.idempotence"
-        | "enable.partition.eof" | "acks" | "partition.assignment.strategy" => {
-            Some("is set by bounceflow: counting exactly once stands on it")
-        }
+        "enable.auto.commit"
+        | "enable.auto.offset.store"
+        | "isolation.level"
+        | "auto.offset.reset"
+        | "enable.idempotence"
+        | "enable.partition.eof"
+        | "acks"
+        | "partition.assignment.strategy" => Some("is set by bounceflow: counting exactly once stands on it"),
         _ => None,
     }
 }

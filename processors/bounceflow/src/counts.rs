@@ -164,10 +164,13 @@ impl Counts {
         let mut bytes = batches[0].sources.len() * 64;
         let mut keys: Vec<&Key> = self.rows.keys().collect();
         // A total order, so that the same records give the same bytes.
-        keys.sort_unstable_by_key(|k| (k.bucket, isps.id(k.isp), self.strings.get(k.identity), self.strings.get(k.sending_ip), self.strings.get(k.campaign)));
+        keys.sort_unstable_by_key(|k| {
+            (k.bucket, isps.id(k.isp), self.strings.get(k.identity), self.strings.get(k.sending_ip), self.strings.get(k.campaign))
+        });
         for key in keys {
             let row = wire_row(key, &self.rows[key], &self.strings, isps);
-            let size = 40 + row.isp.len() + row.identity.len() + row.sending_ip.len() + row.campaign.len() + 30 * row.categories.len();
+            let size =
+                40 + row.isp.len() + row.identity.len() + row.sending_ip.len() + row.campaign.len() + 30 * row.categories.len();
             if bytes + size > SPLIT_BYTES {
                 batches.push(empty(header));
                 bytes = 0;
@@ -251,7 +254,9 @@ impl Counts {
                 sample: &pattern.sample,
             })
             .collect();
-        all.sort_unstable_by(|a, b| b.count.cmp(&a.count).then_with(|| (a.pattern, a.isp, a.identity).cmp(&(b.pattern, b.isp, b.identity))));
+        all.sort_unstable_by(|a, b| {
+            b.count.cmp(&a.count).then_with(|| (a.pattern, a.isp, a.identity).cmp(&(b.pattern, b.isp, b.identity)))
+        });
         all.truncate(self.limits.patterns);
         all
     }

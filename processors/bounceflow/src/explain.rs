@@ -72,7 +72,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let rules = Arc::new(Rules::builtin()?);
     let isps = Isps::builtin()?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    if args.jsonl { jsonl(rules, &isps, &mut out)? } else { one(args, rules, &isps, &mut out)? }
+    if args.jsonl {
+        jsonl(rules, &isps, &mut out)?
+    } else {
+        one(args, rules, &isps, &mut out)?
+    }
     out.flush()?;
     Ok(())
 }
@@ -142,9 +146,18 @@ fn one(args: &Args, rules: Arc<Rules>, isps: &Isps, out: &mut dyn Write) -> anyh
     writeln!(out, "reply       {}", if codes.is_empty() { "no codes".to_owned() } else { codes.join(" ") })?;
     writeln!(out, "pattern     {}", classified.template)?;
     writeln!(out, "fingerprint {:016x}", classified.fingerprint)?;
-    writeln!(out, "isp         {}", isps.get(isp).map_or_else(|| isps.id(isp).to_owned(), |known| format!("{} ({})", known.id, known.name)))?;
+    writeln!(
+        out,
+        "isp         {}",
+        isps.get(isp).map_or_else(|| isps.id(isp).to_owned(), |known| format!("{} ({})", known.id, known.name))
+    )?;
     writeln!(out)?;
-    writeln!(out, "category    {}{}", verdict.category, if verdict.blocked { ", blocked: the sender or the content was refused" } else { "" })?;
+    writeln!(
+        out,
+        "category    {}{}",
+        verdict.category,
+        if verdict.blocked { ", blocked: the sender or the content was refused" } else { "" }
+    )?;
     writeln!(out, "severity    {}: {}", verdict.severity.as_str(), severity_in_words(verdict.severity))?;
     writeln!(out, "root cause  {}", verdict.root_cause.as_str())?;
     writeln!(out, "action      {}: {}", verdict.action.as_str(), action_in_words(verdict.action))?;

@@ -30,8 +30,12 @@ const TRANSACTION_TIMEOUT_MS: &str = "10000";
 const MAX_RECORD_BYTES: &str = "67108864";
 
 /// Reading speed hangs on these: librdkafka's own backoff of 1000 ms stalls a fast reader for a second at a time.
-const CONSUMER_DEFAULTS: &[(&str, &str)] =
-    &[("fetch.queue.backoff.ms", "5"), ("queued.max.messages.kbytes", "65536"), ("session.timeout.ms", "15000"), ("statistics.interval.ms", "5000")];
+const CONSUMER_DEFAULTS: &[(&str, &str)] = &[
+    ("fetch.queue.backoff.ms", "5"),
+    ("queued.max.messages.kbytes", "65536"),
+    ("session.timeout.ms", "15000"),
+    ("statistics.interval.ms", "5000"),
+];
 
 /// Counting exactly once stands on these.
 const CONSUMER_FIXED: &[(&str, &str)] = &[
@@ -435,7 +439,10 @@ pub fn wait_for_topics(
                     health.problem(None);
                     return Ok(true);
                 }
-                format!("topics are missing: {}; create them (`bounceflow create-topics` makes bounceflow's own)", missing.join(", "))
+                format!(
+                    "topics are missing: {}; create them (`bounceflow create-topics` makes bounceflow's own)",
+                    missing.join(", ")
+                )
             }
         };
         if said.is_none_or(|at| at.elapsed() > Duration::from_secs(10)) {
@@ -481,10 +488,10 @@ impl ClientContext for Context {
         }
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
-                tracing::warn!(facility, message, "Kafka client");
+                tracing::warn!(facility, said = message, "Kafka client");
             }
-            RDKafkaLogLevel::Warning => tracing::info!(facility, message, "Kafka client"),
-            _ => tracing::debug!(facility, message, "Kafka client"),
+            RDKafkaLogLevel::Warning => tracing::info!(facility, said = message, "Kafka client"),
+            _ => tracing::debug!(facility, said = message, "Kafka client"),
         }
     }
 

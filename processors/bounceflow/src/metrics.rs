@@ -6,9 +6,8 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 /// Installs the recorder and describes every metric.
 pub fn install() -> anyhow::Result<PrometheusHandle> {
     let seconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
-    let handle = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &seconds)?
-        .install_recorder()?;
+    let handle =
+        PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &seconds)?.install_recorder()?;
     describe();
     Ok(handle)
 }
@@ -26,7 +25,10 @@ fn describe() {
     describe_counter!("bounceflow_sink_dead_lettered_total", "Records ClickHouse or the decoder refused. Labels: table, reason");
     describe_histogram!("bounceflow_sink_insert_seconds", Unit::Seconds, "Time of one insert. Labels: table");
     describe_gauge!("bounceflow_sink_halted_partitions", "Partitions that wait for an operator. Labels: table");
-    describe_gauge!("bounceflow_lag_records", "Records between what was read and the end of the log, over the partitions of this process. Labels: role, topic");
+    describe_gauge!(
+        "bounceflow_lag_records",
+        "Records between what was read and the end of the log, over the partitions of this process. Labels: role, topic"
+    );
 }
 
 /// How far a role is behind in a topic, over the partitions of this process. Records.

@@ -7,14 +7,15 @@ use std::sync::Arc;
 
 use bounceflow_classify::{Classifier, Command, PATTERN_VERSION, Reply, Rules, redact};
 use bounceflow_enrich::{Identities, IspId, Isps, Sender, domain_of};
+use bounceflow_event::avro::{self, WriterSchema};
 use bounceflow_event::{
-    Action, DeliveryEvent, EventType, Failure, Format, IgnoreReason, Item, RecipientHash, RejectReason, Rejection,
-    RootCause, Severity, Tags,
+    Action, DeliveryEvent, EventType, Failure, Format, IgnoreReason, Item, RecipientHash, RejectReason, Rejection, RootCause,
+    Severity, Tags,
 };
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use crate::config;
+use crate::config::{self, Config};
 
 /// An event time later than the record's Kafka time by more than this is clamped to it. Milliseconds.
 pub const AHEAD_MS: i64 = 5 * 60 * 1000;
@@ -37,6 +38,24 @@ pub struct Tables {
     pub rules: Arc<Rules>,
     /// How a recipient is hidden.
     pub recipient: config::Recipient,
+    /// How failures are written.
+    pub failure_schema: WriterSchema,
+    /// How counts are written.
+    pub batch_schema: WriterSchema,
+}
+
+impl Tables {
+    /// From a configuration and the built-in rules and schemas.
+    pub fn new(config: &Config) -> anyhow::Result<Self> {
+        Ok(Self {
+            isps: config.isps.clone(),
+            identities: config.identities.clone(),
+            rules: Arc::new(Rules::builtin()?),
+            recipient: config.recipient.clone(),
+            failure_schema: WriterSchema::parse(avro::FAILURE)?,
+            batch_schema: WriterSchema::parse(avro::RATE_BATCH)?,
+        })
+    }
 }
 
 /// Where a record stands, and when Kafka took it.
@@ -148,7 +167,7 @@ pub fn process<'a>(
     let isp = if event.local { Isps::LOCAL } else { tables.isps.of(&recipient_domain, &event.mx_host) };
     let identity = tables.identities.of(&Sender {
         from_domain: &event.from_domain,
-        envelope_domain: event.sender.rsplit_once('@').map_or("", |(_, domain)| domain.trim_end_matches('>')),
+        envelope: &event.sender,
         tenant: &event.tenant,
         dkim_domain: &event.dkim_domain,
         pool: &event.pool,
@@ -161,11 +180,7 @@ pub fn process<'a>(
         isp,
         identity,
         sending_ip: &event.sending_ip,
-        campaign: if event.campaign.contains(['@', '=']) && names(&event.campaign, &event.recipient) {
-            REDACTED
-        } else {
-            &event.campaign
-        },
+        campaign: if names(&event.campaign, &event.recipient) { REDACTED } else { &event.campaign },
         event: event.event,
         severity: None,
         blocked: false,
@@ -327,7 +342,7 @@ fn hide_tags<'a>(tags: &'a Tags<'a>, recipient: &str) -> Tags<'a> {
 
 /// Whether the address stands in the text, whatever the case; also as VERP writes it, `kim=example.net`.
 fn names(text: &str, recipient: &str) -> bool {
-    if recipient.is_empty() || text.len() < recipient.len() {
+    if recipient.is_empty() || text.len() < recipient.len() || memchr::memchr2(b'@', b'=', text.as_bytes()).is_none() {
         return false;
     }
     text.as_bytes().windows(recipient.len()).any(|window| {

@@ -27,7 +27,8 @@ pub fn run(config: Config, roles: &[Role], from: Option<From>) -> anyhow::Result
     let metrics = metrics::install()?;
     let (stop, health) = (Stop::default(), Health::default());
     let playing = |role| roles.is_empty() || roles.contains(&role);
-    let (config, tables) = split(config)?;
+    let tables = Arc::new(Tables::new(&config)?);
+    let config = Arc::new(config);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let listener = runtime.block_on(http::bind(config.listen))?;
     let listening = runtime.spawn(http::serve(listener, health.clone(), metrics, stop.clone()));
@@ -86,17 +87,6 @@ pub fn run(config: Config, roles: &[Role], from: Option<From>) -> anyhow::Result
         Ok(served) => result.and(served),
         Err(e) => result.and(Err(e.into())),
     }
-}
-
-/// What decides is shared by the threads; what is only configuration stays with it.
-fn split(config: Config) -> anyhow::Result<(Arc<Config>, Arc<Tables>)> {
-    let tables = Tables {
-        isps: config.isps.clone(),
-        identities: config.identities.clone(),
-        rules: Arc::new(bounceflow_classify::Rules::builtin()?),
-        recipient: config.recipient.clone(),
-    };
-    Ok((Arc::new(config), Arc::new(tables)))
 }
 
 async fn wait_for_signal() {

@@ -96,7 +96,7 @@ pub struct Args {
     #[arg(long, value_parser = duration, requires = "count")]
     pub span: Option<Duration>,
 
-    /// Share of deferrals, bounces, late bounces and complaints, 0 to 0.5
+    /// Share of deferrals, bounces, late bounces and complaints, 0 to 0.5; drops come on top
     #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
     pub failures: f64,
 
@@ -145,7 +145,10 @@ impl Args {
         if let Some(rate) = self.rate {
             ensure!(rate > 0.0 && rate.is_finite(), "--rate is {rate}, must be above 0");
         }
-        let by_span = self.span.zip(self.count).map(|(span, count)| Duration::from_nanos((span.as_nanos() / u128::from(count.max(1))) as u64));
+        let by_span = self
+            .span
+            .zip(self.count)
+            .map(|(span, count)| Duration::from_nanos((span.as_nanos() / u128::from(count.max(1))) as u64));
         let by_rate = self.rate.map(|rate| Duration::from_nanos((1e9 / rate) as u64));
         Ok(Options {
             seed: self.seed,

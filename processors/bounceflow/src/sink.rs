@@ -47,8 +47,12 @@ pub fn run(task: Task) -> anyhow::Result<()> {
     let topics = &task.config.topics;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let warehouse = Warehouse::new(task.config.clickhouse.clone())?;
-    if !kafka::wait_for_topics(&task.config.kafka, &[&topics.failures, &topics.rates, &topics.dead_letter, &topics.schemas], &task.stop, &task.health)?
-        || !wait_for_clickhouse(&task, &runtime, &warehouse)
+    if !kafka::wait_for_topics(
+        &task.config.kafka,
+        &[&topics.failures, &topics.rates, &topics.dead_letter, &topics.schemas],
+        &task.stop,
+        &task.health,
+    )? || !wait_for_clickhouse(&task, &runtime, &warehouse)
     {
         return Ok(());
     }
@@ -232,7 +236,8 @@ impl<'t> Worker<'t> {
         if let Some(again) = &batch.again
             && offset > again.last
         {
-            let why = format!("the log does not hold the record at offset {} any more, so the range cannot be repeated", again.last);
+            let why =
+                format!("the log does not hold the record at offset {} any more, so the range cannot be repeated", again.last);
             return self.halt(consumer, (topic.to_owned(), number), why);
         }
         let timestamp = message.timestamp().to_millis().unwrap_or(0);
@@ -255,7 +260,9 @@ impl<'t> Worker<'t> {
         match pushed {
             Ok(()) => {}
             Err(e @ AvroError::UnknownFingerprint(_)) => {
-                let why = format!("offset {offset}: {e}, and the topic of schemas does not have it: upgrade this sink to the writer's version");
+                let why = format!(
+                    "offset {offset}: {e}, and the topic of schemas does not have it: upgrade this sink to the writer's version"
+                );
                 return self.halt(consumer, (topic.to_owned(), number), why);
             }
             Err(e) => batch.refused.push(refused("malformed_avro", e.to_string())),
@@ -324,9 +331,11 @@ impl<'t> Worker<'t> {
             let intent = match batch.again {
                 None => fresh,
                 Some(again) => {
-                    let same = (again.first, again.records, again.rows, again.first_time) == (first, fresh.records, fresh.rows, first_time);
+                    let same = (again.first, again.records, again.rows, again.first_time)
+                        == (first, fresh.records, fresh.rows, first_time);
                     let why = again.not_reproducible(table, now).or_else(|| {
-                        (!same).then(|| format!("offsets {} to {} do not give the rows they gave before", again.first, again.last))
+                        (!same)
+                            .then(|| format!("offsets {} to {} do not give the rows they gave before", again.first, again.last))
                     });
                     if let Some(why) = why {
                         halts.push(((partition.topic.clone(), partition.number), why));
@@ -466,7 +475,14 @@ impl<'t> Worker<'t> {
                 let wait = backoff(pending.tries);
                 pending.retry_at = Instant::now() + wait;
                 let (topic, number) = &place;
-                tracing::warn!(topic, partition = number, range, tries = pending.tries, message, "An insert was not taken; it is repeated");
+                tracing::warn!(
+                    topic,
+                    partition = number,
+                    range,
+                    tries = pending.tries,
+                    answer = message,
+                    "An insert was not taken; it is repeated"
+                );
                 consumer.pause(topic, *number)?;
                 partition.away = true;
                 self.report();
@@ -476,7 +492,12 @@ impl<'t> Worker<'t> {
                 pending.intent.attempt += 1;
                 pending.committed = None;
                 let (topic, number) = &place;
-                tracing::warn!(topic, partition = number, range, "ClickHouse remembers the insert but has no row of it; inserting under a new token");
+                tracing::warn!(
+                    topic,
+                    partition = number,
+                    range,
+                    "ClickHouse remembers the insert but has no row of it; inserting under a new token"
+                );
             }
             End::Halt(message) => return self.halt(consumer, place, format!("{range}: {message}")),
             // Nothing of a block that cannot be parsed is written. Half of it is tried, under an intent of its own.
@@ -490,7 +511,13 @@ impl<'t> Worker<'t> {
                     partition.limit = 1;
                     return Ok(partition.refill(consumer, first)?);
                 };
-                tracing::error!(topic = place.0, partition = place.1, offset = first, message, "ClickHouse refuses a record; it goes to the dead letter");
+                tracing::error!(
+                    topic = place.0,
+                    partition = place.1,
+                    offset = first,
+                    answer = message,
+                    "ClickHouse refuses a record; it goes to the dead letter"
+                );
                 suspect.detail = message;
                 pending.refused.push(suspect);
                 return self.move_offsets(consumer, &[i]);
@@ -502,7 +529,12 @@ impl<'t> Worker<'t> {
     /// Stops one partition until an operator has acted; the others go on.
     fn halt(&mut self, consumer: &Consumer, place: (String, i32), why: String) -> Result<(), Trouble> {
         let (topic, number) = place;
-        tracing::error!(topic, partition = number, why, "A partition halts; the others go on. Mend the cause and restart the sink: it repeats the range");
+        tracing::error!(
+            topic,
+            partition = number,
+            why,
+            "A partition halts; the others go on. Mend the cause and restart the sink: it repeats the range"
+        );
         consumer.pause(&topic, number)?;
         if let Some(partition) = self.partitions.iter_mut().find(|p| p.number == number && p.topic == topic) {
             partition.stage = Stage::Halted(format!("{topic}/{number}: {why}"));
@@ -537,7 +569,12 @@ impl<'t> Worker<'t> {
                 (_, Err(why)) => (left.low, Stage::Halted(format!("{}/{}: {why}", left.topic, left.partition))),
                 (Start::At(offset), Ok(None)) => (offset, Stage::filling(table, None)),
                 (Start::At(offset), Ok(Some(intent))) => {
-                    tracing::info!(topic = left.topic, partition = left.partition, ?intent, "An insert may be half done; it is repeated");
+                    tracing::info!(
+                        topic = left.topic,
+                        partition = left.partition,
+                        ?intent,
+                        "An insert may be half done; it is repeated"
+                    );
                     (offset, Stage::filling(table, Some(intent)))
                 }
             };
@@ -597,7 +634,13 @@ enum End {
     Divide(String),
 }
 
-async fn insert_and_count(warehouse: &Warehouse, p: &Partition, pending: &Pending, token: String, metrics: &metrics::Sink) -> End {
+async fn insert_and_count(
+    warehouse: &Warehouse,
+    p: &Partition,
+    pending: &Pending,
+    token: String,
+    metrics: &metrics::Sink,
+) -> End {
     if pending.block.rows() == 0 {
         return End::Written;
     }

@@ -19,8 +19,8 @@ pub const UNKNOWN: &str = "unknown";
 pub struct Sender<'a> {
     /// Domain of the From header.
     pub from_domain: &'a str,
-    /// Domain of the envelope sender.
-    pub envelope_domain: &'a str,
+    /// The envelope sender: its address, or its domain alone.
+    pub envelope: &'a str,
     /// The customer on whose behalf it was sent.
     pub tenant: &'a str,
     /// `d=` of the DKIM signature.
@@ -43,16 +43,7 @@ impl<'a> Sender<'a> {
 
 impl Default for Sender<'_> {
     fn default() -> Self {
-        Self {
-            from_domain: "",
-            envelope_domain: "",
-            tenant: "",
-            dkim_domain: "",
-            pool: "",
-            sending_ip: "",
-            campaign: "",
-            tags: &[],
-        }
+        Self { from_domain: "", envelope: "", tenant: "", dkim_domain: "", pool: "", sending_ip: "", campaign: "", tags: &[] }
     }
 }
 
@@ -60,7 +51,7 @@ impl fmt::Debug for Sender<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sender")
             .field("from_domain", &self.from_domain)
-            .field("envelope_domain", &self.envelope_domain)
+            .field("envelope", &self.envelope)
             .field("tenant", &self.tenant)
             .field("dkim_domain", &self.dkim_domain)
             .field("pool", &self.pool)

@@ -38,6 +38,11 @@ impl Text {
     }
 }
 
+/// What follows the last `@` of an address, with or without angle brackets; a bare domain is itself.
+fn domain_part(address: &str) -> &str {
+    address.rsplit_once('@').map_or(address, |(_, domain)| domain).trim_end_matches('>')
+}
+
 /// The sender, with what rules ask for again and again worked out once, and only when asked.
 pub(crate) struct Facts<'s, 'a> {
     pub(crate) sender: &'s Sender<'a>,
@@ -63,7 +68,7 @@ impl<'s, 'a> Facts<'s, 'a> {
         self.domains[which as usize].get_or_init(|| {
             normalize_domain(match which {
                 Domain::From => self.sender.from_domain,
-                Domain::Envelope => self.sender.envelope_domain,
+                Domain::Envelope => domain_part(self.sender.envelope),
                 Domain::Dkim => self.sender.dkim_domain,
             })
         })

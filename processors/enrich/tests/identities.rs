@@ -27,7 +27,7 @@ fn ip(address: &str) -> Sender<'_> {
 fn everything() -> Sender<'static> {
     Sender {
         from_domain: "news.shop.co.uk",
-        envelope_domain: "bounces.esp.example",
+        envelope: "bounces.esp.example",
         tenant: "Tenant 7",
         dkim_domain: "Shop.co.uk",
         pool: "pool-a",
@@ -42,11 +42,11 @@ fn by_default_the_from_domain_then_the_envelope() {
     check("", from("shop.example"), "shop.example");
     check("", from("Shop.Example."), "shop.example");
     check("", from("bücher.example"), "xn--bcher-kva.example");
-    check("", Sender { envelope_domain: "b.example", ..Sender::default() }, "b.example");
-    check("", Sender { envelope_domain: "b.example", ..from("not a domain") }, "b.example");
+    check("", Sender { envelope: "b.example", ..Sender::default() }, "b.example");
+    check("", Sender { envelope: "b.example", ..from("not a domain") }, "b.example");
     check("", from("a.b.shop.example"), "a.b.shop.example");
     check("", Sender::default(), UNKNOWN);
-    check("", Sender { from_domain: "", envelope_domain: "", ..everything() }, UNKNOWN);
+    check("", Sender { from_domain: "", envelope: "", ..everything() }, UNKNOWN);
     assert_eq!(Identities::default().of(&everything()), "news.shop.co.uk");
 }
 
@@ -107,7 +107,7 @@ fn the_first_entry_that_fits_wins() {
     check(text, ip("198.51.100.10"), UNKNOWN);
     check(text, ip("192.0.2"), UNKNOWN);
     check(text, Sender { dkim_domain: "SIGN.example", ..from("x.example") }, "signed");
-    check(text, Sender { envelope_domain: "b.esp.example", ..from("x.example") }, "returned");
+    check(text, Sender { envelope: "b.esp.example", ..from("x.example") }, "returned");
     check(text, Sender { campaign: "autumn", ..Sender::default() }, "autumn");
     check(text, everything(), "stream");
     check("source = []\nmap = [{ name = 'a', pool = '*' }]", everything(), "a");
@@ -190,10 +190,10 @@ proptest! {
             organizational = true
             map = [{ name = 'a', cidr = '10.0.0.0/8', from_domain = '*a*' }, { name = 'b', tag = 'x=*b' }]
         ";
-        let [from_domain, envelope_domain, tenant, dkim_domain, pool, sending_ip, campaign] = &fields;
+        let [from_domain, envelope, tenant, dkim_domain, pool, sending_ip, campaign] = &fields;
         let tags = [(Cow::Borrowed("stream"), Cow::Borrowed(tag.as_str()))];
         let sender =
-            Sender { from_domain, envelope_domain, tenant, dkim_domain, pool, sending_ip, campaign, tags: &tags };
+            Sender { from_domain, envelope, tenant, dkim_domain, pool, sending_ip, campaign, tags: &tags };
         prop_assert!(!Identities::new(&config(text)).unwrap().of(&sender).is_empty());
     }
 

@@ -85,11 +85,14 @@ impl WriterSchema {
         self.schema.json()
     }
 
+    /// Encodes value after value without allocating anew.
+    pub fn encoder(&self) -> Encoder<'_> {
+        Encoder { config: SerializerConfig::new(&self.schema) }
+    }
+
     /// Appends `value` in single-object encoding.
     pub fn encode<T: Serialize>(&self, value: &T, out: &mut Vec<u8>) -> Result<(), AvroError> {
-        let mut config = SerializerConfig::new(&self.schema);
-        serde_avro_fast::to_single_object(value, &mut *out, &mut config).map_err(datum)?;
-        Ok(())
+        self.encoder().encode(value, out)
     }
 
     /// Appends `value` in the Confluent wire format under the id a registry gave this schema.
@@ -98,6 +101,19 @@ impl WriterSchema {
         out.extend_from_slice(&id.to_be_bytes());
         let mut config = SerializerConfig::new(&self.schema);
         serde_avro_fast::to_datum(value, &mut *out, &mut config).map_err(datum)?;
+        Ok(())
+    }
+}
+
+/// Encodes values of one schema, one after the other.
+pub struct Encoder<'s> {
+    config: SerializerConfig<'s>,
+}
+
+impl Encoder<'_> {
+    /// Appends `value` in single-object encoding.
+    pub fn encode<T: Serialize>(&mut self, value: &T, out: &mut Vec<u8>) -> Result<(), AvroError> {
+        serde_avro_fast::to_single_object(value, &mut *out, &mut self.config).map_err(|e| AvroError::Datum(e.to_string()))?;
         Ok(())
     }
 }

@@ -39,6 +39,7 @@ impl Format {
 
 /// One item of a record.
 #[derive(Debug, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "handed on one by one, and nearly all are events")]
 pub enum Item<'a> {
     /// A delivery event.
     Event(DeliveryEvent<'a>),
@@ -176,6 +177,16 @@ impl Decoder {
             Format::Kumomta => kumomta::items(payload, each),
             Format::Auto if avro::looks_like_avro(payload) => self.avro(payload, each),
             Format::Auto => json::items(payload, true, each),
+        }
+    }
+
+    /// The format a record is tried in. Slow: for records that are refused after they could be read.
+    pub fn format_of(&self, payload: &[u8]) -> Format {
+        match self.format {
+            Format::Auto if avro::looks_like_avro(payload) => Format::Avro,
+            Format::Auto if kumomta::looks_like(payload) => Format::Kumomta,
+            Format::Auto => Format::Json,
+            named => named,
         }
     }
 

@@ -14,4 +14,6 @@ pub use delivery_event::DeliveryEvent;
 pub use formats::{Decoder, Format, IgnoreReason, Item, RejectReason, Rejection};
 pub use text::{Millis, Number, Tags, Text};
 pub use vocabulary::{Action, Category, EventType, RootCause, Severity};
-pub use wire::{Alert, AlertCategory, CategoryCount, Failure, IgnoredCount, PatternCount, RateBatch, RateRow, RecipientHash, Source};
+pub use wire::{
+    Alert, AlertCategory, CategoryCount, Failure, IgnoredCount, PatternCount, RateBatch, RateRow, RecipientHash, Source,
+};

@@ -225,9 +225,7 @@ impl<'de> Visitor<'de> for MillisVisitor {
     fn visit_str<E: serde::de::Error>(self, v: &str) -> Result<Millis, E> {
         match v.trim() {
             "" => Ok(Millis(0)),
-            v => Millis::parse(v)
-                .or_else(|| v.parse().ok().map(Millis::from_number))
-                .ok_or_else(|| E::custom(NO_INSTANT)),
+            v => Millis::parse(v).or_else(|| v.parse().ok().map(Millis::from_number)).ok_or_else(|| E::custom(NO_INSTANT)),
         }
     }
 

@@ -105,9 +105,9 @@ categories! {
     SPAM_CONTENT = "spam_content";
     /// The sending IP or domain has a bad name (block lists, low reputation).
     REPUTATION = "reputation";
-    /// SPF, DKIM, DMARC or reverse DNS of the sender failed.
+    /// SPF, DKIM or DMARC of the sender failed.
     AUTHENTICATION = "authentication";
-    /// The receiver's policy refuses it for another reason.
+    /// The receiver's policy refuses it for another reason (also: no or generic reverse DNS).
     POLICY = "policy";
     /// The envelope or header sender was refused.
     SENDER_REJECTED = "sender_rejected";

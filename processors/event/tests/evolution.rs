@@ -21,7 +21,8 @@ use support::{
 /// The versions of a schema, oldest first.
 fn history(kind: &str) -> Vec<(String, String)> {
     let all = files("history", ".avsc");
-    let own = all.into_iter().filter(|(name, _)| name.split_once('.').is_some_and(|(k, v)| k == kind && v.parse::<u32>().is_ok()));
+    let own =
+        all.into_iter().filter(|(name, _)| name.split_once('.').is_some_and(|(k, v)| k == kind && v.parse::<u32>().is_ok()));
     let own: Vec<_> = own.collect();
     assert!(!own.is_empty(), "no history of {kind}");
     own
@@ -102,13 +103,24 @@ fn today_reads_what_newer_writers_write() {
 /// `CategoryCount`.
 #[test]
 fn a_rate_batch_to_come() {
-    let newer = edited(RATE_BATCH, &[
-        ("RateBatch", 2, json!({"name": "region", "type": "string", "default": ""})),
-        ("RateRow", 5, json!({"name": "pool", "type": ["null", "string"], "default": null})),
-        ("CategoryCount", 1, json!({"name": "severity", "type": {"type": "enum", "name": "S", "symbols": ["hard", "soft"]}, "default": "soft"})),
-        ("Source", 9, json!({"name": "lag", "type": "long", "default": -1})),
-        ("RateBatch", 10, json!({"name": "notes", "type": {"type": "map", "values": {"type": "array", "items": "bytes"}}, "default": {}})),
-    ]);
+    let newer = edited(
+        RATE_BATCH,
+        &[
+            ("RateBatch", 2, json!({"name": "region", "type": "string", "default": ""})),
+            ("RateRow", 5, json!({"name": "pool", "type": ["null", "string"], "default": null})),
+            (
+                "CategoryCount",
+                1,
+                json!({"name": "severity", "type": {"type": "enum", "name": "S", "symbols": ["hard", "soft"]}, "default": "soft"}),
+            ),
+            ("Source", 9, json!({"name": "lag", "type": "long", "default": -1})),
+            (
+                "RateBatch",
+                10,
+                json!({"name": "notes", "type": {"type": "map", "values": {"type": "array", "items": "bytes"}}, "default": {}}),
+            ),
+        ],
+    );
     let mut schemas = Schemas::default();
     schemas.add(&newer).unwrap();
     let fields = |json: &str| json.matches("\"name\"").count();
@@ -297,7 +309,8 @@ fn newer(schema: &str) -> String {
                     let fixed = json!({"type": "fixed", "name": format!("Fixed{names}"), "size": 3});
                     fields.insert(0, json!({"name": "new_front", "type": ["null", "string", "long", fixed], "default": null}));
                     let middle = fields.len() / 2;
-                    fields.insert(middle, json!({"name": "new_middle", "type": {"type": "array", "items": thing}, "default": []}));
+                    fields
+                        .insert(middle, json!({"name": "new_middle", "type": {"type": "array", "items": thing}, "default": []}));
                     fields.insert(middle, json!({"name": "new_kind", "type": kind, "default": "x"}));
                     fields.push(json!({"name": "new_flag", "type": "boolean", "default": false}));
                     fields.push(json!({"name": "new_end", "type": {"type": "map", "values": "bytes"}, "default": {}}));

@@ -205,8 +205,16 @@ fn writers_schemas_that_do_not_fit() {
         (vec![time, to], vec!["1790000000", "kim@example.net"], Some(RejectReason::UnknownFormat)),
         (vec![event, time, to], vec!["kim@example.net", "1790000000", "kim@example.net"], Some(RejectReason::UnknownEvent)),
         (vec![event, time, to], vec!["bounce", "kim@example.net", "kim@example.net"], Some(RejectReason::InvalidField)),
-        (vec![event, time, to, code], vec!["bounce", "1", "kim@example.net", "kim@example.net"], Some(RejectReason::InvalidField)),
-        (vec![event, time, to, tags], vec!["bounce", "1", "kim@example.net", "kim@example.net"], Some(RejectReason::InvalidField)),
+        (
+            vec![event, time, to, code],
+            vec!["bounce", "1", "kim@example.net", "kim@example.net"],
+            Some(RejectReason::InvalidField),
+        ),
+        (
+            vec![event, time, to, tags],
+            vec!["bounce", "1", "kim@example.net", "kim@example.net"],
+            Some(RejectReason::InvalidField),
+        ),
         (vec![event, time, to], vec!["bounce", "1790000000", "kim@\u{0}\u{0}\u{0}"], Some(RejectReason::InvalidUtf8)),
     ];
     for (fields, values, expect) in cases {

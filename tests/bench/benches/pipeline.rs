@@ -12,9 +12,9 @@ use bounceflow::kafka::Reader;
 use bounceflow_bench::{median, percentile, write_figures};
 use bounceflow_end_to_end::{Pipeline, Process};
 use bounceflow_event::{Format, Item};
+use rdkafka::Message;
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord};
-use rdkafka::Message;
 
 const PARTITIONS: i32 = 4;
 /// Time without a record after which a topic counts as stuck.
@@ -105,12 +105,10 @@ fn fill(name: &str, format: &str, records: u64) -> Result<Pipeline> {
 /// The time to read a topic and decode every record, and do nothing with it.
 fn ceiling(pipeline: &Pipeline, format: Format, records: u64) -> Result<Duration> {
     let decoder = decoder(&RawInput { format, ..RawInput::default() })?;
-    let properties: BTreeMap<String, String> = [
-        ("bootstrap.servers", pipeline.servers.kafka.bootstrap()),
-        ("broker.address.family", "v4"),
-    ]
-    .map(|(k, v)| (k.to_owned(), v.to_owned()))
-    .into();
+    let properties: BTreeMap<String, String> =
+        [("bootstrap.servers", pipeline.servers.kafka.bootstrap()), ("broker.address.family", "v4")]
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .into();
     let started = Instant::now();
     let (mut read, mut time) = (0u64, 0i64);
     Reader::open(&properties, &pipeline.topic("events"))?.to_end(PATIENCE, |record| {
@@ -193,7 +191,18 @@ fn latency(seconds: u64) -> Result<()> {
     let rate = capacity / 2.0;
     println!("  a backlog of {backlog} went through at {capacity:.0}/s, start included; half load: {rate:.0}/s for {seconds} s");
     let (rate, duration) = (format!("{rate:.0}"), format!("{}s", seconds + 5));
-    let mut load = pipeline.simulate(&["--rate", &rate, "--duration", &duration, "--format", "json", "--failures", "0.05", "--garbage", "0"])?;
+    let mut load = pipeline.simulate(&[
+        "--rate",
+        &rate,
+        "--duration",
+        &duration,
+        "--format",
+        "json",
+        "--failures",
+        "0.05",
+        "--garbage",
+        "0",
+    ])?;
     std::thread::sleep(Duration::from_secs(3));
 
     let producer: BaseProducer = ClientConfig::new()

@@ -50,7 +50,13 @@ impl Figure {
     }
 
     fn difference(&self) -> String {
-        let sign = if self.held > self.sent { "+" } else if self.differs() { "−" } else { "" };
+        let sign = if self.held > self.sent {
+            "+"
+        } else if self.differs() {
+            "−"
+        } else {
+            ""
+        };
         format!("{sign}{}", count(self.held.abs_diff(self.sent)))
     }
 }
@@ -114,7 +120,11 @@ impl Comparison {
             *line = mark(!figure.differs(), line);
         }
         lines.push(String::new());
-        let pairs = format!(" ISP × identity: {} pairs compared, {} differ", count(self.pairs as u64), count(self.pairs_differing as u64));
+        let pairs = format!(
+            " ISP × identity: {} pairs compared, {} differ",
+            count(self.pairs as u64),
+            count(self.pairs_differing as u64)
+        );
         lines.push(mark(self.pairs_differing == 0, &pairs));
         for figure in self.differences.iter().take(LISTED) {
             lines.push(format!("   {}: {} sent, {} held", figure.name, count(figure.sent), count(figure.held)));
@@ -129,7 +139,10 @@ impl Comparison {
             lines.push(format!(" audit:          {}", self.audit.text.trim().lines().last().unwrap_or_default()));
         } else {
             lines.push(mark(false, " audit:"));
-            lines.extend(self.audit.text.trim().lines().map(|line| format!("   {line}")));
+            // The findings; all of it where there are none, as it failed otherwise.
+            let text = self.audit.text.trim();
+            let findings = text.split_once("Not clean:\n").map_or(text, |(_, findings)| findings);
+            lines.extend(findings.lines().map(|line| format!("   {line}")));
         }
         lines.push(String::new());
         lines.push(self.verdict());
@@ -249,6 +262,16 @@ mod tests {
         let text = text(&comparison);
         assert!(!comparison.is_exact() && text.ends_with("NOT exact: 2 of 2 pairs differ"), "{text}");
         assert!(text.contains("gmail × a.example: deliveries: 1,000 sent, 993 held"), "{text}");
+    }
+
+    #[test]
+    fn of_an_audit_only_the_findings_are_shown() {
+        let (expected, mut held) = both();
+        held.audit = Audit { clean: false, text: "Source …\n\nNot clean:\n- 3 offsets lost".to_owned() };
+        let found = text(&Comparison::new(&expected, &held));
+        assert!(found.contains(" audit:\n   - 3 offsets lost\n") && !found.contains("Source"), "{found}");
+        held.audit.text = "no ClickHouse".to_owned();
+        assert!(text(&Comparison::new(&expected, &held)).contains(" audit:\n   no ClickHouse\n"));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The demo from its first line to its verdict.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use bounceflow_stack::Stack;
 
 use crate::Args;
@@ -14,17 +15,18 @@ use crate::interrupt::Interrupt;
 use crate::kafka::Topics;
 use crate::place::{EVENTS, Place};
 use crate::screen::{self, Screen};
-use crate::view::{Moment, count, frame};
+use crate::view::{Moment, clock, count, frame};
 use crate::warehouse::{DATABASE, Warehouse};
 use crate::watch::Watch;
 
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+const SETTLING: Duration = Duration::from_millis(250);
 const ENDED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Whether what was sent is what is stored.
 pub(crate) fn run(args: &Args) -> Result<bool> {
     let interrupt = Interrupt::listen()?;
-    say("bounceflow demo: simulated mail traffic through real Kafka and ClickHouse; Ctrl-C ends it early")?;
+    say("bounceflow demo: simulated mail traffic, real Kafka, real ClickHouse")?;
     say("- starting Kafka and ClickHouse (downloaded the first time)")?;
     let started = Instant::now();
     let stack = Stack::start()?;
@@ -32,44 +34,43 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     let (kafka, clickhouse) = (stack.kafka.bootstrap(), stack.clickhouse.url());
     say(&format!("  Kafka {kafka}, ClickHouse {clickhouse}, after {:.1} s", started.elapsed().as_secs_f64()))?;
     let place = Place::new(&stack)?;
-    let exact = show(args, &interrupt, &stack, &place);
-    if !matches!(exact, Ok(true)) {
-        say(&format!("configuration and logs are left in {}", place.keep().display()))?;
+    // Said at once: it takes a moment until the servers are gone.
+    let exact = show(args, &interrupt, &stack, &place).or_else(|e| say(&format!("demo: {e:#}")).map(|()| false))?;
+    if !exact {
+        say(&format!("configuration and logs are left in {}", place.keep()?.display()))?;
     }
     stack.stop()?;
-    exact
+    Ok(exact)
 }
 
 fn show(args: &Args, interrupt: &Interrupt, stack: &Stack, place: &Place) -> Result<bool> {
     let (topics, warehouse) = (Topics::new(stack.kafka.bootstrap())?, Warehouse::new(&stack.clickhouse));
     say("- creating topics (bounceflow create-topics)")?;
     place.create_topics()?;
-    ensure!(topics.records(EVENTS)? == 0, "this Kafka already has records in {EVENTS}: the demo needs one without");
     say("- creating tables and views (bounceflow migrate)")?;
     warehouse.is_new()?;
     place.migrate()?;
     ensure!(!interrupt.asked(), "stopped");
     say("- starting bounceflow, all roles in one process (bounceflow run)")?;
     let (mut roles, address) = place.start_roles(interrupt)?;
+    ensure!(topics.records(EVENTS)? == 0, "this Kafka already has records in {EVENTS}: the demo needs one without");
     let time = if args.keep { "until Ctrl-C".to_owned() } else { format!("for {} s", args.seconds) };
-    say(&format!("- sending {} events a second {time} (bounceflow simulate); from second 30 to 60", count(args.rate)))?;
-    say("  Gmail refuses 40% of news.shopwave.example, and Yahoo defers more")?;
-    let mut above = 0;
-    if args.keep {
-        let help = help(stack, place, &address);
-        above = help.len();
-        screen::print(&help)?;
+    say(&format!("- sending {} events a second {time} (bounceflow simulate)", count(args.rate)))?;
+    if args.keep || args.seconds > 30 {
+        say("  from second 30 to 60 Gmail refuses 40% of news.shopwave.example, and Yahoo defers more")?;
     }
+    let help = if args.keep { help(stack, place, &address) } else { Vec::new() };
+    screen::print(&help)?;
     say("")?;
 
-    let mut screen = Screen::new(above);
+    let mut screen = Screen::below(&help);
     let mut watch = Watch::new(&topics, &warehouse, &address);
     let traffic = place.start_traffic(args, stack.kafka.bootstrap())?;
     let total = (!args.keep).then(|| Duration::from_secs(args.seconds));
     send(traffic, &mut roles, interrupt, &mut watch, &mut screen, total)?;
     let expected = Expected::read(&place.expected())?;
     ensure!(expected.complete, "the simulator ended before Kafka had everything");
-    settle(&expected, &mut roles, interrupt, &mut watch, &mut screen)?;
+    settle(&expected, &mut roles, &mut watch, &mut screen)?;
 
     say("\ncomparing what was sent with what is held (OPTIMIZE TABLE delivery_rates FINAL, bounceflow audit)\n")?;
     let comparison = Comparison::new(&expected, &Holdings::gather(place, &topics, &warehouse, &address)?);
@@ -93,8 +94,14 @@ fn send(
         roles.still_runs()?;
         let ended = traffic.ended()?;
         let phase = if ended.is_some() { "all is sent" } else { "traffic flows" };
-        let moment = Moment { phase: phase.to_owned(), elapsed: start.elapsed(), total };
-        screen.draw(|size| frame(watch, &moment, size.columns, size.rows))?;
+        let elapsed = start.elapsed();
+        let whole = Duration::from_secs(elapsed.as_secs());
+        let time = match total {
+            Some(total) => format!("{} of {}, {} left", clock(elapsed), clock(total), clock(total.saturating_sub(whole))),
+            None => format!("{}, until Ctrl-C", clock(elapsed)),
+        };
+        let moment = Moment { phase: phase.to_owned(), time };
+        screen.draw(|size| frame(&watch.picture, &moment, size.columns, size.rows))?;
         match ended {
             Some(status) if status.success() => return Ok(()),
             Some(status) => return Err(traffic.died(status)),
@@ -105,27 +112,26 @@ fn send(
 }
 
 /// Waits until ClickHouse has everything that was sent. What is missing after a while is for the comparison to tell.
-fn settle(expected: &Expected, roles: &mut Child, interrupt: &Interrupt, watch: &mut Watch, screen: &mut Screen) -> Result<()> {
-    let _ = interrupt;
+fn settle(expected: &Expected, roles: &mut Child, watch: &mut Watch, screen: &mut Screen) -> Result<()> {
     let start = Instant::now();
     loop {
         watch.look_at_once();
         roles.still_runs()?;
-        let stored = &watch.seen.stored;
+        let stored = &watch.picture.seen.stored;
         let records = expected.records.saturating_sub(stored.records);
         let failures = stored.counted_failures.saturating_sub(stored.failures);
-        let settled = watch.trouble.is_none() && records == 0 && failures == 0;
+        let settled = watch.picture.trouble.is_none() && records == 0 && failures == 0;
         let phase = if settled {
             "all is stored".to_owned()
         } else {
             format!("all is sent; ClickHouse lacks {} records, {} failures", count(records), count(failures))
         };
-        let moment = Moment { phase, elapsed: start.elapsed(), total: Some(SETTLED_WITHIN) };
-        let over = settled || start.elapsed() > SETTLED_WITHIN;
-        if over {
-            return Ok(screen.draw_last(|size| frame(watch, &moment, size.columns, size.rows))?);
+        let moment = Moment { phase, time: clock(start.elapsed()) };
+        if settled || start.elapsed() > SETTLED_WITHIN {
+            return Ok(screen.draw_last(|size| frame(&watch.picture, &moment, size.columns, size.rows))?);
         }
-        screen.draw(|size| frame(watch, &moment, size.columns, size.rows))?;
+        screen.draw(|size| frame(&watch.picture, &moment, size.columns, size.rows))?;
+        thread::sleep(SETTLING);
     }
 }
 
@@ -139,7 +145,9 @@ fn help(stack: &Stack, place: &Place, address: &str) -> Vec<String> {
         "Query it, in another terminal:".to_owned(),
         query("SELECT * FROM failure_breakdown ORDER BY failures DESC LIMIT 15 FORMAT PrettyCompact"),
         query("SELECT isp, attempts, bounce_rate, deferred_rate FROM isp_profiles ORDER BY attempts DESC FORMAT PrettyCompact"),
-        query("SELECT identity, attempts, bounce_rate, deferred_rate FROM identity_profiles ORDER BY attempts DESC FORMAT PrettyCompact"),
+        query(
+            "SELECT identity, attempts, bounce_rate, deferred_rate FROM identity_profiles ORDER BY attempts DESC FORMAT PrettyCompact",
+        ),
         format!("  curl http://{address}/metrics"),
         format!("  {binary} audit -c {}", config.display()),
         format!("Kafka is at {}. Ctrl-C ends the traffic and compares.", stack.kafka.bootstrap()),

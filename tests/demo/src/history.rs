@@ -27,9 +27,9 @@ impl History {
 
     pub(crate) fn per_second(&self) -> f64 {
         let Some((now, last)) = self.points.back() else { return 0.0 };
-        let first = self.points.iter().find(|(at, _)| *now - *at <= WINDOW).unwrap_or(&(*now, *last));
-        let seconds = (*now - first.0).as_secs_f64();
-        if seconds > 0.0 { last.saturating_sub(first.1) as f64 / seconds } else { 0.0 }
+        let Some((then, first)) = self.points.iter().find(|(at, _)| *now - *at <= WINDOW) else { return 0.0 };
+        let seconds = (*now - *then).as_secs_f64();
+        if seconds > 0.0 { last.saturating_sub(*first) as f64 / seconds } else { 0.0 }
     }
 
     /// Since when it is above a value; not at all if it is not.

@@ -29,13 +29,17 @@ use clap::Parser;
 /// Starts Kafka and ClickHouse on free ports (downloaded once), creates topics and tables, runs `bounceflow` with all roles,
 /// and sends simulated mail traffic through it. Exits with 0 only where ClickHouse holds exactly what was sent.
 #[derive(Parser, Clone, Debug)]
-#[command(name = "demo", version, after_help = "\
+#[command(
+    name = "demo",
+    version,
+    after_help = "\
 Exit codes: 0 sent and stored are equal, 1 they differ or something failed, 2 wrong usage.
 Ctrl-C ends the traffic early and compares; a second one quits at once.
 
 Examples:
   target/release/demo
-  target/release/demo --keep --rate 500")]
+  target/release/demo --keep --rate 500"
+)]
 pub(crate) struct Args {
     /// Send until Ctrl-C, and say how to query meanwhile
     #[arg(long)]

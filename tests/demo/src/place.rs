@@ -1,8 +1,9 @@
 //! Owns the folder of this demo (configuration, logs, what was sent) and the ways to call `bounceflow` there.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{self, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,8 +25,12 @@ const INPUT_PARTITIONS: &str = "6";
 const SCENARIO: &str = include_str!("../../../processors/bounceflow/scenarios/gmail-refuses-one-sender.toml");
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
+// Removes the folder when this program is gone, however it went: then its input ends.
+const GUARDIAN: &str = "trap '' HUP INT TERM; while read -r _; do :; done; rm -rf -- \"$1\"";
+
 pub(crate) struct Place {
     folder: TempDir,
+    guardian: process::Child,
     binary: PathBuf,
 }
 
@@ -36,7 +41,10 @@ impl Place {
         let binary = own.with_file_name("bounceflow");
         ensure!(binary.is_file(), "{} is missing; build it with `cargo build --release -p bounceflow`", binary.display());
         let folder = tempfile::Builder::new().prefix("bounceflow-demo-").tempdir()?;
-        let place = Self { folder, binary };
+        let mut guardian = Command::new("/bin/sh");
+        guardian.args(["-c", GUARDIAN, "bounceflow-demo-guardian"]).arg(folder.path()).current_dir("/").process_group(0);
+        let guardian = guardian.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let place = Self { folder, guardian: guardian.context("cannot start /bin/sh")?, binary };
         let config = format!(
             "# What the demo runs with; every setting left out has its default.\n\
              [kafka]\n\"bootstrap.servers\" = {kafka:?}\n\"broker.address.family\" = \"v4\"\n\n\
@@ -65,8 +73,10 @@ impl Place {
     }
 
     /// Leaves the folder where it is, for somebody to look into.
-    pub(crate) fn keep(self) -> PathBuf {
-        self.folder.keep()
+    pub(crate) fn keep(mut self) -> Result<PathBuf> {
+        self.guardian.kill()?;
+        self.guardian.wait()?;
+        Ok(self.folder.keep())
     }
 
     pub(crate) fn create_topics(&self) -> Result<()> {
@@ -136,8 +146,9 @@ impl Place {
     /// Without what the environment says of other installations.
     fn bounceflow(&self) -> Command {
         let mut command = Command::new(&self.binary);
-        let foreign = std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("BOUNCEFLOW"));
-        foreign.for_each(|name| drop(command.env_remove(name)));
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("BOUNCEFLOW")) {
+            command.env_remove(name);
+        }
         command
     }
 }

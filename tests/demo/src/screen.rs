@@ -4,7 +4,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use console::Term;
+use console::{Term, measure_text_width, truncate_str};
 
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
 const PLAIN: Size = Size { columns: 80, rows: 30 };
@@ -17,28 +17,29 @@ pub(crate) struct Size {
     pub(crate) rows: usize,
 }
 
-pub(crate) struct Screen {
+pub(crate) struct Screen<'a> {
     /// None: no terminal.
     terminal: Option<Term>,
-    /// Rows to leave to what was printed before.
-    above: usize,
+    /// Lines printed before.
+    above: &'a [String],
     /// Size at the last frame, and its lines.
     drawn: Option<(Size, usize)>,
-    last_plain: Option<Instant>,
+    /// When plain lines are due; none: now.
+    next_plain: Option<Instant>,
 }
 
-impl Screen {
+impl<'a> Screen<'a> {
     /// `above`: lines printed before that had better stay in sight, if there is room.
-    pub(crate) fn new(above: usize) -> Self {
+    pub(crate) fn below(above: &'a [String]) -> Self {
         let terminal = Some(Term::buffered_stdout()).filter(|terminal| terminal.features().is_attended());
-        Self { terminal, above, drawn: None, last_plain: None }
+        Self { terminal, above, drawn: None, next_plain: Some(Instant::now() + PLAIN_EVERY) }
     }
 
     /// Draws what `frame` gives for the size there is, over the frame before.
     pub(crate) fn draw(&mut self, frame: impl FnOnce(Size) -> Vec<String>) -> io::Result<()> {
         let Some(terminal) = &self.terminal else {
-            if self.last_plain.is_none_or(|last| last.elapsed() >= PLAIN_EVERY) {
-                self.last_plain = Some(Instant::now());
+            if self.next_plain.is_none_or(|due| Instant::now() >= due) {
+                self.next_plain = Some(Instant::now() + PLAIN_EVERY);
                 print(&frame(PLAIN))?;
                 print(&[String::new()])?;
             }
@@ -47,8 +48,10 @@ impl Screen {
         let (rows, columns) = terminal.size();
         // The last row belongs to the cursor.
         let (rows, columns) = (usize::from(rows).saturating_sub(1), usize::from(columns));
-        let free = rows.saturating_sub(self.above);
-        let size = Size { columns: columns.max(LEAST.columns), rows: if free >= LEAST.rows { free } else { rows.max(LEAST.rows) } };
+        let above = self.above.iter().map(|line| measure_text_width(line).div_ceil(columns.max(1)).max(1));
+        let free = rows.saturating_sub(above.sum::<usize>() + 1); // and an empty line
+        let size =
+            Size { columns: columns.max(LEAST.columns), rows: if free >= LEAST.rows { free } else { rows.max(LEAST.rows) } };
         let mut lines = frame(size);
         lines.truncate(rows);
         match self.drawn {
@@ -58,7 +61,7 @@ impl Screen {
             None => {}
         }
         for line in &lines {
-            terminal.write_line(&console::truncate_str(line, columns, "…"))?;
+            terminal.write_line(&truncate_str(line, columns, "…"))?;
         }
         terminal.flush()?;
         self.drawn = Some((size, lines.len()));
@@ -67,7 +70,7 @@ impl Screen {
 
     /// The last frame stays, also where there is no terminal and its time has not come.
     pub(crate) fn draw_last(&mut self, frame: impl FnOnce(Size) -> Vec<String>) -> io::Result<()> {
-        self.last_plain = None;
+        self.next_plain = None;
         self.draw(frame)
     }
 }

@@ -13,7 +13,7 @@ use crate::expected::{Pair, Totals};
 /// The name bounceflow has by default.
 pub(crate) const DATABASE: &str = "bounceflow";
 
-const WITHIN: Duration = Duration::from_secs(20);
+const WITHIN: Duration = Duration::from_secs(10);
 /// Over how many seconds the present is looked at.
 pub(crate) const RECENT: u32 = 30;
 /// A rate of fewer outcomes says nothing.

@@ -25,11 +25,9 @@ pub(crate) struct Seen {
     pub(crate) worst: Option<Worst>,
 }
 
-/// Everything there is to look at, and what it showed.
-pub(crate) struct Watch<'a> {
-    topics: &'a Topics,
-    warehouse: &'a Warehouse<'a>,
-    metrics: &'a str,
+/// What was seen last, and how the counters moved until then.
+#[derive(Default)]
+pub(crate) struct Picture {
     /// Records in the input topic.
     pub(crate) sent: History,
     /// Records classify has committed.
@@ -39,23 +37,28 @@ pub(crate) struct Watch<'a> {
     pub(crate) seen: Seen,
     /// Why the last look failed, if it did.
     pub(crate) trouble: Option<String>,
+}
+
+impl Picture {
+    /// How long the oldest record that ClickHouse does not have has been in Kafka.
+    pub(crate) fn delay(&self) -> Duration {
+        self.sent.above(self.stored.last()).map_or(Duration::ZERO, |since| since.elapsed())
+    }
+}
+
+/// Takes pictures of everything there is to look at.
+pub(crate) struct Watch<'a> {
+    topics: &'a Topics,
+    warehouse: &'a Warehouse<'a>,
+    metrics: &'a str,
+    pub(crate) picture: Picture,
     next_look: Instant,
 }
 
 impl<'a> Watch<'a> {
     /// `metrics` is the address of the roles' HTTP side.
     pub(crate) fn new(topics: &'a Topics, warehouse: &'a Warehouse<'a>, metrics: &'a str) -> Self {
-        Self {
-            topics,
-            warehouse,
-            metrics,
-            sent: History::default(),
-            classified: History::default(),
-            stored: History::default(),
-            seen: Seen::default(),
-            trouble: None,
-            next_look: Instant::now(),
-        }
+        Self { topics, warehouse, metrics, picture: Picture::default(), next_look: Instant::now() }
     }
 
     /// Waits for the next full look and takes it. A look that fails leaves what was seen before.
@@ -78,29 +81,24 @@ impl<'a> Watch<'a> {
         self.next_look = start + LOOK.max(start.elapsed() * 4);
     }
 
-    /// How long the oldest record that ClickHouse does not have has been in Kafka.
-    pub(crate) fn delay(&self) -> Duration {
-        self.sent.above(self.stored.last()).map_or(Duration::ZERO, |since| since.elapsed())
-    }
-
     fn note(&mut self, result: Result<()>) {
-        self.trouble = result.err().map(|e| format!("{e:#}"));
+        self.picture.trouble = result.err().map(|e| format!("{e:#}"));
     }
 
     fn glance(&mut self) -> Result<()> {
         let records = self.topics.records(EVENTS)?;
-        self.sent.add(Instant::now(), records);
+        self.picture.sent.add(Instant::now(), records);
         Ok(())
     }
 
     fn look_now(&mut self) -> Result<()> {
         // From the end of the path to its beginning, so that no stage is seen ahead of the one before it.
         let stored = self.warehouse.stored()?;
-        self.stored.add(Instant::now(), stored.records);
+        self.picture.stored.add(Instant::now(), stored.records);
         let metrics = Metrics::read(self.metrics)?;
-        self.classified.add(Instant::now(), metrics.records);
+        self.picture.classified.add(Instant::now(), metrics.records);
         self.glance()?;
-        self.seen = Seen {
+        self.picture.seen = Seen {
             metrics,
             stored,
             breakdown: self.warehouse.breakdown()?,

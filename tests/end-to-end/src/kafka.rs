@@ -119,7 +119,7 @@ impl Group {
         for (topic, partition) in &self.partitions {
             list.add_partition(topic, *partition);
         }
-        let list = self.consumer.committed_offsets(list, CALL)?;
+        let list = loaded(|| self.consumer.committed_offsets(list.clone(), CALL))?;
         let committed = list.elements().into_iter().map(|element| {
             element.error()?;
             Ok(Committed {
@@ -147,7 +147,7 @@ impl Group {
 
     /// What the group coordinator has assigned to a static member.
     pub fn assigned(&self, instance: &str) -> Result<Vec<(String, i32)>> {
-        let groups = self.consumer.fetch_group_list(Some(&self.name), CALL)?;
+        let groups = loaded(|| self.consumer.fetch_group_list(Some(&self.name), CALL))?;
         // The broker makes a static member's id of its instance id.
         let members = groups.groups().iter().flat_map(|group| group.members());
         let member = members.into_iter().find(|member| member.id().starts_with(&format!("{instance}-")));
@@ -292,6 +292,17 @@ fn client(bootstrap: &str) -> ClientConfig {
     client.set("bootstrap.servers", bootstrap).set("broker.address.family", "v4");
     client.set("fetch.queue.backoff.ms", "5");
     client
+}
+
+/// Asks again while the broker, just started, does not know yet who coordinates a group.
+fn loaded<T>(mut ask: impl FnMut() -> Result<T, KafkaError>) -> Result<T> {
+    use RDKafkaErrorCode::{CoordinatorLoadInProgress, CoordinatorNotAvailable, NotCoordinator};
+    let passing = [Some(CoordinatorLoadInProgress), Some(CoordinatorNotAvailable), Some(NotCoordinator)];
+    crate::until("the group coordinator", || match ask() {
+        Err(e) if passing.contains(&e.rdkafka_error_code()) => Err(e.into()),
+        answer => Ok(answer),
+    })?
+    .map_err(Into::into)
 }
 
 fn options() -> AdminOptions {

@@ -11,6 +11,8 @@ use anyhow::{Context, Result, ensure};
 pub struct Transaction {
     /// `Empty`, `Ongoing`, `PrepareCommit`, `CompleteCommit`, …
     pub state: String,
+    /// When it was begun, by the broker's clock: tells it from the one before.
+    pub started: i64,
     /// Topics with records or offsets in it.
     pub topics: Vec<String>,
 }
@@ -43,16 +45,18 @@ pub(crate) fn describe(bootstrap: &str, id: &str) -> Result<Transaction> {
     let error = answer.i16()?;
     answer.text()?;
     let state = answer.text()?;
-    // An id the broker has never seen (105).
-    ensure!(error == 0 || error == 105, "DescribeTransactions: error {error}");
-    answer.skip(4 + 8 + 8 + 2)?; // timeout, start, producer id and epoch
+    // What the broker has not loaded yet (14 to 16) or never seen (105) is not open.
+    ensure!(matches!(error, 0 | 14..=16 | 105), "DescribeTransactions: error {error}");
+    answer.skip(4)?; // timeout
+    let started = i64::from_be_bytes(answer.take(8)?.try_into()?);
+    answer.skip(8 + 2)?; // producer id and epoch
     let mut topics = Vec::new();
     for _ in 1..answer.varint()?.max(1) {
         topics.push(answer.text()?);
         let partitions = answer.varint()?.max(1) - 1;
         answer.skip(4 * partitions + 1)?;
     }
-    Ok(Transaction { state, topics })
+    Ok(Transaction { state, started, topics })
 }
 
 fn put(request: &mut Vec<u8>, text: &str) {

@@ -86,7 +86,7 @@ fn cases(now: i64) -> Result<Vec<Case>> {
         case("unknown schema id", Some(unknown_id), Dead("unknown_schema", "avro", 0, 0)),
         case("good Avro", Some(avro(now)?), Counted(1)),
         case("invalid UTF-8", Some(not_utf8), Dead("invalid_utf8", "json", 0, 0)),
-        case("10,000 arrays deep", Some(deep.into_bytes()), Dead("unknown_format", "json", 0, 0)),
+        case("10,000 arrays deep", Some(deep.into_bytes()), Dead("too_deep", "json", 0, 0)),
         case("10,000 objects deep", Some(deep_field.into_bytes()), Dead("too_deep", "json", 0, 0)),
         case("huge JSON", text(huge), Dead("too_large", "auto", 0, 0)),
         case("10 MB diagnostic", text(long), Dead("too_large", "auto", 0, 0)),

@@ -2,18 +2,19 @@
 //! once or dead-lettered once.
 #![allow(clippy::print_stdout, reason = "a test that measures says what")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use bounceflow_end_to_end::{Group, Incoming, Intent, Pipeline, Process, differences};
+use bounceflow_end_to_end::{Group, Incoming, Pipeline, Process, differences};
 use serde_json::json;
 
 const EVENTS: u64 = 1_200_000;
 /// Slow enough for two cores with everything on them, so that traffic flows as long as processes die.
 const PER_SECOND: &str = "20000";
 const SEED: u64 = 20_260_921;
-/// Of each role, while a transaction or an intent was open.
+/// Of each role at least, each while a transaction or an intent was open that no kill before had struck.
 const KILLS: usize = 5;
 
 #[test]
@@ -86,8 +87,8 @@ fn check_dead_letters(dead: &[Incoming], garbage: &str) -> Result<()> {
 struct Kills {
     classify: usize,
     sink: usize,
-    /// Killed, but with nothing open by then.
-    missed: usize,
+    /// Killed with nothing open by then, or what an earlier kill had left open.
+    others: usize,
 }
 
 /// Two processes of each role.
@@ -96,57 +97,66 @@ struct Team<'p> {
     classify: Vec<Process>,
     sink: Vec<Process>,
     sinks: Group,
+    /// What was open at a kill, in words.
+    struck: BTreeSet<String>,
     turn: u32,
 }
 
 impl<'p> Team<'p> {
     fn start(pipeline: &'p Pipeline) -> Result<Self> {
         let run = |role| (0..2).map(|ordinal| pipeline.run(role, ordinal, &[])).collect::<Result<Vec<_>>>();
-        Ok(Self { pipeline, classify: run("classify")?, sink: run("sink")?, sinks: pipeline.group("sink")?, turn: 0 })
+        let (classify, sink, sinks) = (run("classify")?, run("sink")?, pipeline.group("sink")?);
+        Ok(Self { pipeline, classify, sink, sinks, struck: BTreeSet::new(), turn: 0 })
     }
 
     /// Kills one process, of each role in turn, at a random moment when something of its own is open; then starts it again.
     fn kill_one(&mut self, dice: &mut Dice, kills: &mut Kills) -> Result<()> {
-        let ordinal = dice.below(2) as u32;
+        let ordinal = dice.below(2) as usize;
         self.turn += 1;
         let role = if self.turn.is_multiple_of(2) { "classify" } else { "sink" };
-        let id = self.pipeline.id(role, ordinal);
+        let id = self.pipeline.id(role, ordinal as u32);
         // The moment within a transaction or an insert, by chance.
-        std::thread::sleep(Duration::from_micros(dice.below(400_000)));
-        let open = |team: &Self| if role == "sink" { team.open_intent(&id) } else { team.open_transaction(&id) };
+        std::thread::sleep(Duration::from_micros(dice.below(300_000)));
+        // Now and then whatever it does, be it that it has not even started.
+        let blindly = dice.below(5) == 0;
         let patience = Instant::now() + Duration::from_secs(15);
-        while open(self)?.is_none() {
+        while !blindly && self.open(role, &id)?.is_empty() {
             if Instant::now() > patience {
                 return Ok(()); // it has nothing to do
             }
         }
-        let process = if role == "sink" { &mut self.sink } else { &mut self.classify };
-        process[ordinal as usize].kill()?;
+        let team = if role == "sink" { &mut self.sink } else { &mut self.classify };
+        team[ordinal].kill()?;
         // Dead: what is open now stays open until somebody takes over.
-        match open(self)? {
-            Some(what) => {
-                println!("killed {role} {ordinal} with {what}");
-                *(if role == "sink" { &mut kills.sink } else { &mut kills.classify }) += 1;
-            }
-            None => kills.missed += 1,
+        let open = self.open(role, &id)?;
+        match (role, open.is_empty()) {
+            (_, true) => kills.others += 1,
+            ("sink", _) => kills.sink += 1,
+            _ => kills.classify += 1,
         }
-        let again = self.pipeline.run(role, ordinal, &[])?;
-        let process = if role == "sink" { &mut self.sink } else { &mut self.classify };
-        process[ordinal as usize] = again;
+        if !open.is_empty() {
+            println!("killed {role} {ordinal} with {}", open.join(", "));
+        }
+        self.struck.extend(open);
+        let again = self.pipeline.run(role, ordinal as u32, &[])?;
+        let team = if role == "sink" { &mut self.sink } else { &mut self.classify };
+        team[ordinal] = again;
         Ok(())
     }
 
-    /// The broker says that this id's transaction is open and holds counts or failures.
-    fn open_transaction(&self, id: &str) -> Result<Option<String>> {
-        let transaction = self.pipeline.transaction(id)?;
-        let open = ["failures", "rates"].iter().any(|topic| transaction.is_open_on(&self.pipeline.topic(topic)));
-        Ok(open.then(|| format!("{transaction:?}")))
-    }
-
-    /// The group says that a partition of this member has an intent that was not moved past.
-    fn open_intent(&self, id: &str) -> Result<Option<String>> {
-        let intents: Vec<Intent> = self.sinks.intents(&self.sinks.assigned(id)?)?;
-        Ok(intents.first().map(|intent| format!("{intent:?}")))
+    /// What this process has open, and no kill has struck before.
+    fn open(&self, role: &str, id: &str) -> Result<Vec<String>> {
+        let open = if role == "sink" {
+            // The group says: intents that were not moved past, of partitions this member has.
+            let intents = self.sinks.intents(&self.sinks.assigned(id)?)?;
+            intents.iter().map(|i| format!("{}/{} {} to {}", i.topic, i.partition, i.first, i.last)).collect()
+        } else {
+            // The broker says: a transaction of this id, with failures in it.
+            let transaction = self.pipeline.transaction(id)?;
+            let open = transaction.is_open_on(&self.pipeline.topic("failures"));
+            if open { vec![format!("{id} {} since {}", transaction.state, transaction.started)] } else { vec![] }
+        };
+        Ok(open.into_iter().filter(|what| !self.struck.contains(what)).collect())
     }
 
     /// Lets everything be settled, and ends every process in good order.

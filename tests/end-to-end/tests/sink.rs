@@ -1,5 +1,7 @@
 //! The sink against a ClickHouse that dies, sleeps and refuses, and against its own double.
 
+use std::cell::Cell;
+
 use anyhow::{Context, Result, bail, ensure};
 use bounceflow_end_to_end::{Incoming, Outgoing, Pipeline, Process, Totals, differences, until};
 use serde_json::json;
@@ -68,10 +70,14 @@ fn clickhouse_killed_during_inserts_costs_nothing() -> Result<()> {
     let clickhouse = &pipeline.servers.clickhouse;
     let mut sink = pipeline.run("sink", 0, &[])?;
     for _ in 0..3 {
-        strike(&pipeline, || clickhouse.kill(), || clickhouse.restart())?;
-        let before = sink.said("An insert was not taken").len();
+        let before = Cell::new(0);
+        let kill = || {
+            before.set(sink.said("An insert was not taken").len());
+            clickhouse.kill()
+        };
+        strike(&pipeline, kill, || clickhouse.restart())?;
         until("the sink to notice", || {
-            ensure!(sink.said("An insert was not taken").len() > before, "it did not");
+            ensure!(sink.said("An insert was not taken").len() > before.get(), "it did not");
             Ok(())
         })?;
         clickhouse.restart()?;
@@ -89,11 +95,15 @@ fn an_insert_that_is_not_answered_in_time_is_repeated_and_not_doubled() -> Resul
     let clickhouse = &pipeline.servers.clickhouse;
     let mut sink = pipeline.run("sink", 0, &[])?;
     for _ in 0..3 {
-        strike(&pipeline, || clickhouse.pause(), || clickhouse.resume())?;
         let timeouts = |sink: &Process| sink.log().matches("no answer within").count();
-        let before = timeouts(&sink);
+        let before = Cell::new(0);
+        let pause = || {
+            before.set(timeouts(&sink));
+            clickhouse.pause()
+        };
+        strike(&pipeline, pause, || clickhouse.resume())?;
         until("an insert to time out", || {
-            ensure!(timeouts(&sink) > before, "none did");
+            ensure!(timeouts(&sink) > before.get(), "none did");
             Ok(())
         })?;
         clickhouse.resume()?;

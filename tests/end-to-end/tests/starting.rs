@@ -88,7 +88,7 @@ fn a_wrong_configuration_lists_every_mistake_and_exits_with_2() -> Result<()> {
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.code() == Some(2), "{command}: {}: {said}", output.status);
         for path in [
-            "kafka.bootstrap.servers",
+            "kafka.\"bootstrap.servers\"",
             "kafka.\"group.id\"",
             "inputs[0].format",
             "inputs[1].max_record_bytes",

@@ -182,7 +182,14 @@ impl Tally {
         }
     }
 
-    pub(super) fn expected(&self, seed: u64, records: u64, isps: &[String], identities: &[&str], categories: &[String]) -> Expected {
+    pub(super) fn expected(
+        &self,
+        seed: u64,
+        records: u64,
+        isps: &[String],
+        identities: &[&str],
+        categories: &[String],
+    ) -> Expected {
         let mut totals = Totals::default();
         let mut by_isp_identity = Vec::new();
         for (i, cell) in self.cells.iter().enumerate().filter(|(_, cell)| **cell != Totals::default()) {

@@ -115,7 +115,8 @@ pub(super) fn kumomta(view: &View, out: &mut String) {
         }
         _ => out.push_str(",\"peer_address\":null"),
     }
-    for (seconds, text, ms) in [("timestamp", "event_time", decision.time), ("created", "created_time", decision.message.sent_at)] {
+    for (seconds, text, ms) in [("timestamp", "event_time", decision.time), ("created", "created_time", decision.message.sent_at)]
+    {
         out.extend([",\"", seconds, "\":"]);
         push_number(out, ms.div_euclid(1000));
         out.extend([",\"", text, "\":\""]);
@@ -129,7 +130,11 @@ pub(super) fn kumomta(view: &View, out: &mut String) {
     out.extend([",\"egress_source\":\"", view.pool, "-", view.ip, "\",\"source_address\":{\"address\":\"", view.ip, ":"]);
     push_number(out, (32_768 + decision.event_id % 28_000) as i64);
     out.push_str("\"},\"feedback_report\":");
-    if complaint { feedback_report(view, out) } else { out.push_str("null") }
+    if complaint {
+        feedback_report(view, out)
+    } else {
+        out.push_str("null")
+    }
     out.extend([",\"meta\":{\"tenant\":\"", &identity.tenant, "\"},\"headers\":{"]);
     if decision.message.identity % 2 == 0 && !complaint {
         out.extend(["\"From\":\"News <news@", &identity.domain, ">\""]);
@@ -178,7 +183,11 @@ fn response(view: &View, out: &mut String) {
     out.push_str(",\"content\":");
     quoted(&view.texts.diagnostic, out);
     out.push_str(",\"command\":");
-    if view.texts.command.is_empty() { out.push_str("null") } else { quoted(&view.texts.command, out) }
+    if view.texts.command.is_empty() {
+        out.push_str("null")
+    } else {
+        quoted(&view.texts.command, out)
+    }
     out.push('}');
 }
 

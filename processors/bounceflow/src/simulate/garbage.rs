@@ -151,9 +151,12 @@ pub(super) fn write(
         }
         Flaw::NoDomainAvro => return avro("kim", time, out),
         Flaw::TooOldAvro => return avro("kim@gmail.com", long_ago(dice), out),
-        Flaw::NotJson => format!("Sep 21 13:33:20 mx1 postfix/smtp[2213]: {hex}: to=<kim@gmail.com>, relay=none, status=deferred"),
+        Flaw::NotJson => {
+            format!("Sep 21 13:33:20 mx1 postfix/smtp[2213]: {hex}: to=<kim@gmail.com>, relay=none, status=deferred")
+        }
         Flaw::TruncatedJson => {
-            let tail = ["", ",\"attempt\":1", ",\"attempt\":1,\"tags\":{\"segment\":", ",\"diagnostic\":\"250 2.0"][dice.below(4)];
+            let tail =
+                ["", ",\"attempt\":1", ",\"attempt\":1,\"tags\":{\"segment\":", ",\"diagnostic\":\"250 2.0"][dice.below(4)];
             format!("{{\"event\":\"delivery\",{head},{at},{to}{tail}")
         }
         Flaw::InvalidUtf8Json => {
@@ -176,7 +179,9 @@ pub(super) fn write(
         }
         Flaw::MissingTimestampJson => format!("{{\"event\":\"delivery\",{head},{to}}}"),
         Flaw::TooOldJson => format!("{{\"event\":\"delivery\",{head},\"timestamp\":{},{to}}}", long_ago(dice)),
-        Flaw::RecipientObjectJson => format!("{{\"event\":\"delivery\",{head},{at},\"recipient\":{{\"address\":\"kim@gmail.com\"}}}}"),
+        Flaw::RecipientObjectJson => {
+            format!("{{\"event\":\"delivery\",{head},{at},\"recipient\":{{\"address\":\"kim@gmail.com\"}}}}")
+        }
         Flaw::TimestampWordJson => format!("{{\"event\":\"delivery\",{head},\"timestamp\":\"yesterday\",{to}}}"),
         Flaw::ReplyCodeArrayJson => format!("{{\"event\":\"bounce\",{head},{at},{to},\"reply_code\":[550]}}"),
         Flaw::TagsTextJson => format!("{{\"event\":\"delivery\",{head},{at},{to},\"tags\":\"spring\"}}"),

@@ -7,17 +7,17 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use bounceflow_event::avro::{DELIVERY_EVENT, WriterSchema};
 use bounceflow_event::EventType;
+use bounceflow_event::avro::{DELIVERY_EVENT, WriterSchema};
 
 use super::event::{Decision, Message, Shape, Texts, View};
 use super::expected::{Counted, Expected, Tally};
+use super::formats;
 use super::garbage::{self, Flaw};
 use super::mix::{Dice, Threshold, id, mix, pick};
 use super::replies::{Family, Kind, Replies};
 use super::scenario::{self, Incident, Outcome};
 use super::world::World;
-use super::formats;
 
 /// A deferred message is tried again this many records later.
 const RETRY_AFTER: u64 = 10_000;
@@ -417,4 +417,3 @@ impl Odds {
         }
     }
 }
-

@@ -91,8 +91,8 @@ impl Producer {
     /// Serves the client; fails as soon as one record was not taken.
     pub(super) fn poll(&self, wait: Duration) -> anyhow::Result<()> {
         self.inner.poll(wait);
-        if let Some((_, _)) = self.inner.client().fatal_error() {
-            bail!("the Kafka client failed: {}", self.inner.client().fatal_error().map_or_else(String::new, |(_, why)| why));
+        if let Some((_, why)) = self.inner.client().fatal_error() {
+            bail!("the Kafka client failed: {why}");
         }
         match self.inner.context().records.load(Ordering::Relaxed) {
             0 => Ok(()),

@@ -168,7 +168,8 @@ impl Replies {
             ensure!(all.iter().all(|earlier| earlier.id != id), "templates.toml: {id} is there twice");
             all.push(reply);
         }
-        let role = |role: Role| Family::ALL.map(|f| weighted(&all, |r| r.role == role && r.event != EventType::Drop && r.fits(f)));
+        let role =
+            |role: Role| Family::ALL.map(|f| weighted(&all, |r| r.role == role && r.event != EventType::Drop && r.fits(f)));
         let (typo_domain, expired, local) = (role(Role::TypoDomain), role(Role::Expired), role(Role::Local));
         let drops = Family::ALL.map(|f| weighted(&all, |r| r.event == EventType::Drop && r.fits(f)));
         let kinds = [Kind::Deferral, Kind::Hard, Kind::Soft, Kind::Late];
@@ -177,7 +178,10 @@ impl Replies {
         for (isp, families) in isps.iter().zip(&replies.lists) {
             ensure!(families.iter().flatten().all(|list| !list.is_empty()), "templates.toml: {isp} lacks a kind of reply");
         }
-        ensure!(replies.drops.iter().chain(&replies.expired).all(|list| !list.is_empty()), "templates.toml: a role lacks replies");
+        ensure!(
+            replies.drops.iter().chain(&replies.expired).all(|list| !list.is_empty()),
+            "templates.toml: a role lacks replies"
+        );
         Ok(replies)
     }
 

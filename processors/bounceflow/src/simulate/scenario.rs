@@ -138,8 +138,9 @@ fn outcome(name: &str, isp: Option<u16>, world: &World, replies: &Replies) -> Re
     };
     let everybody = 0..world.isps.len() as u16;
     let of = |i: u16| [Family::Esp, Family::Kumomta].map(|family| replies.of_isp(i, family, &wanted));
-    let table: Vec<[Vec<u16>; 2]> =
-        everybody.map(|i| if isp.is_none_or(|only| only == i) && i != world.local { of(i) } else { Default::default() }).collect();
+    let table: Vec<[Vec<u16>; 2]> = everybody
+        .map(|i| if isp.is_none_or(|only| only == i) && i != world.local { of(i) } else { Default::default() })
+        .collect();
     if table.iter().flatten().all(Vec::is_empty) {
         return Err(match isp {
             Some(isp) => format!("{} does not say that", world.isps[usize::from(isp)]),

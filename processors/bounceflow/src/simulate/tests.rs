@@ -1,4 +1,5 @@
 //! The simulator against the decoder: what it says it made is what can be read.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::AtomicBool;
@@ -111,11 +112,18 @@ fn hash_of_first(options: Options, n: usize) -> u64 {
 /// difference means that runs can no longer be repeated.
 #[test]
 fn the_same_seed_gives_the_same_bytes() {
-    let hashes: Vec<String> = WIRES.iter().map(|wire| format!("{wire:?} {:016x}", hash_of_first(options(*wire), 10_000))).collect();
+    let hashes: Vec<String> =
+        WIRES.iter().map(|wire| format!("{wire:?} {:016x}", hash_of_first(options(*wire), 10_000))).collect();
     assert_eq!(hashes, PINNED);
 }
 
-const PINNED: [&str; 5] = ["", "", "", "", ""];
+const PINNED: [&str; 5] = [
+    "Json 5fa3777fb7c4edf9",
+    "Avro 8daae08180f62269",
+    "AvroConfluent b76f2243af9d03db",
+    "Kumomta d61bd74c7f5dcbf6",
+    "Mixed efc81dc45b1b39fc",
+];
 
 #[test]
 fn another_seed_gives_other_bytes() {
@@ -213,7 +221,8 @@ fn shares_are_as_asked_for() {
         near("complaints", t.complaints as f64 / events, 0.06 * failures);
         near("drops", t.drops as f64 / events, 0.08 * failures);
         near("garbage", expected.garbage.count as f64 / 300_000.0, 0.01);
-        let of = |isp: &str| expected.by_isp_identity.iter().filter(|r| r.isp == isp).map(|r| r.totals.deliveries).sum::<u64>() as f64;
+        let of =
+            |isp: &str| expected.by_isp_identity.iter().filter(|r| r.isp == isp).map(|r| r.totals.deliveries).sum::<u64>() as f64;
         near("gmail", of("gmail") / t.deliveries as f64, 0.4);
         near("office365", of("office365") / t.deliveries as f64, 0.07);
         let identities: HashSet<&str> = expected.by_isp_identity.iter().map(|r| r.identity.as_str()).collect();
@@ -228,14 +237,16 @@ fn incidents_strike_in_their_window_their_isp_and_their_identity() {
     let text = include_str!("../../scenarios/gmail-refuses-one-sender.toml");
     let scenario = Some(text.to_owned());
     // A hundred seconds of event time.
-    let options = Options { failures: 0.0, garbage: 0.0, scenario, time_per_event: Duration::from_millis(1), ..options(Wire::Mixed) };
+    let options =
+        Options { failures: 0.0, garbage: 0.0, scenario, time_per_event: Duration::from_millis(1), ..options(Wire::Mixed) };
     let (read, expected) = run_through(options, 100_000);
     let names = names();
     let (mut refused, mut offered) = (0, 0);
     for e in &read.events {
         let offset = e.time - START_MS;
         if e.event == EventType::Delivery {
-            offered += u64::from((30_000..60_000).contains(&offset) && e.domain == "gmail.com" && e.identity == "news.shopwave.example");
+            offered +=
+                u64::from((30_000..60_000).contains(&offset) && e.domain == "gmail.com" && e.identity == "news.shopwave.example");
             continue;
         }
         assert!((30_000..60_000).contains(&offset), "{e:?}");
@@ -360,7 +371,11 @@ fn arguments_settle_count_and_time() {
 fn a_dry_run_leaves_the_truth_in_its_files() {
     let dir = tempfile::tempdir().unwrap();
     let (expected, garbage) = (dir.path().join("expected.json"), dir.path().join("garbage.hex"));
-    let line = format!("simulate --dry-run -q --count 20000 --garbage 0.01 --expected {} --garbage-file {}", expected.display(), garbage.display());
+    let line = format!(
+        "simulate --dry-run -q --count 20000 --garbage 0.01 --expected {} --garbage-file {}",
+        expected.display(),
+        garbage.display()
+    );
     let returned = run_until(args(&line), &AtomicBool::new(false)).unwrap();
     let saved: Expected = serde_json::from_slice(&std::fs::read(&expected).unwrap()).unwrap();
     assert_eq!(saved, returned);

@@ -22,13 +22,11 @@ pub(super) fn items<'a>(payload: &'a [u8], any: bool, each: &mut dyn FnMut(Item<
     });
 }
 
+/// Reads one object and hands on its items.
+type One<'f, 'a> = dyn FnMut(&'a [u8], &mut dyn FnMut(Item<'a>)) + 'f;
+
 /// Hands each object of an array, or the one object, to `one`.
-pub(super) fn each_object<'a>(
-    payload: &'a [u8],
-    format: Format,
-    each: &mut dyn FnMut(Item<'a>),
-    one: &mut dyn FnMut(&'a [u8], &mut dyn FnMut(Item<'a>)),
-) {
+pub(super) fn each_object<'a>(payload: &'a [u8], format: Format, each: &mut dyn FnMut(Item<'a>), one: &mut One<'_, 'a>) {
     match payload.iter().find(|b| !b.is_ascii_whitespace()) {
         Some(b'[') => match serde_json::from_slice::<Vec<&RawValue>>(payload) {
             Ok(objects) if objects.is_empty() => each(Item::Ignored(IgnoreReason::Empty)),
@@ -44,12 +42,7 @@ pub(super) fn each_object<'a>(
 }
 
 /// Hands an object to `one`; refuses what is none. (serde would take an array for a struct's fields in order.)
-fn object<'a>(
-    value: &'a [u8],
-    format: Format,
-    each: &mut dyn FnMut(Item<'a>),
-    one: &mut dyn FnMut(&'a [u8], &mut dyn FnMut(Item<'a>)),
-) {
+fn object<'a>(value: &'a [u8], format: Format, each: &mut dyn FnMut(Item<'a>), one: &mut One<'_, 'a>) {
     match value.iter().find(|b| !b.is_ascii_whitespace()) {
         Some(b'{') => one(value, each),
         _ => each(match serde_json::from_slice::<IgnoredAny>(value) {

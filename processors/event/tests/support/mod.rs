@@ -2,11 +2,13 @@
 //! the independent implementation ours is held against.
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
+pub mod cases;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use apache_avro::types::Value;
 use apache_avro::Schema;
+use apache_avro::types::Value;
 use bounceflow_event::avro::{self, AvroError, Schemas, WriterSchema};
 use bounceflow_event::{Alert, Decoder, DeliveryEvent, Failure, Format, Item, RateBatch};
 use serde::{Deserialize, Serialize};

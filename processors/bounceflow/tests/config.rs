@@ -1,0 +1,90 @@
+//! A configuration is refused with every mistake at once, each with its path.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+use bounceflow::config::Config;
+
+const LEAST: &str = "[kafka]\n\"bootstrap.servers\" = \"localhost:9092\"\n";
+
+fn mistakes(text: &str) -> Vec<String> {
+    Config::parse(text).err().expect("it has mistakes").0
+}
+
+#[test]
+fn the_brokers_are_all_one_has_to_name() {
+    let config = Config::parse(LEAST).unwrap();
+    assert_eq!((config.deployment.as_str(), config.inputs[0].topic.as_str()), ("bounceflow", "delivery.events"));
+    assert!(config.classify.threads >= 1);
+}
+
+#[test]
+fn the_readme_shows_a_sound_configuration() {
+    let readme = include_str!("../../../README.md");
+    let toml = readme.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    Config::parse(toml).unwrap();
+    // What stands behind a comment sign is sound as well, but for files that are not here.
+    let every: String = toml
+        .lines()
+        .map(|line| line.strip_prefix("# ").filter(|l| !l.contains("_file") && !l.contains("schema")).unwrap_or(line))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    Config::parse(&every).unwrap();
+}
+
+#[test]
+fn every_mistake_is_named_at_once_with_its_path() {
+    let found = mistakes(
+        r#"
+        deployment = "a b"
+        colour = "red"
+        [kafka]
+        "group.id" = "mine"
+        "isolation.level" = "read_uncommitted"
+        [[inputs]]
+        topic = "t"
+        format = "xml"
+        [[inputs]]
+        topic = "t"
+        schema_ids = { "x" = "builtin", "1" = "/no/such/file" }
+        [topics]
+        failures = "same"
+        rates = "same"
+        [classify]
+        threads = "many"
+        transaction_interval_ms = 60000
+        unknown_field = 1
+        [identity]
+        source = ["nothing_known"]
+        [recipient]
+        key_file = "/no/such/key"
+        [clickhouse]
+        url = "localhost"
+        [sink]
+        max_rows = 1000000
+        [http]
+        listen = "somewhere"
+        "#,
+    );
+    for (path, what) in [
+        ("deployment", "letters"),
+        ("colour", "unknown field"),
+        ("kafka.\"bootstrap.servers\"", "is missing"),
+        ("kafka.\"group.id\"", "made from"),
+        ("kafka.\"isolation.level\"", "set by bounceflow"),
+        ("inputs[0].format", "xml"),
+        ("inputs[1].topic", "named twice"),
+        ("inputs[1].schema_ids.x", "whole number"),
+        ("inputs[1].schema_ids.1", "No such file"),
+        ("topics.rates", "used for something else"),
+        ("classify.threads", "many"),
+        ("classify.transaction_interval_ms", "at most 5000"),
+        ("classify.unknown_field", "unknown field"),
+        ("identity.source", "nothing_known"),
+        ("recipient.key_file", "No such file"),
+        ("clickhouse.url", "http://"),
+        ("sink.max_rows", "at most 500000"),
+        ("http.listen", "0.0.0.0:9090"),
+    ] {
+        assert!(found.iter().any(|m| m.starts_with(path) && m.contains(what)), "{path}: {what} is not among {found:#?}");
+    }
+    assert_eq!(found.len(), 18, "{found:#?}");
+}
