@@ -135,7 +135,7 @@ struct Partition {
 }
 
 enum Stage {
-    Filling(Filling),
+    Filling(Box<Filling>),
     Pending(Box<Pending>),
     Halted(String),
 }
@@ -721,7 +721,7 @@ impl Partition {
 
 impl Stage {
     fn filling(table: Table, again: Option<Intent>) -> Self {
-        Self::Filling(Filling {
+        Self::Filling(Box::new(Filling {
             builder: BlockBuilder::new(table),
             range: None,
             records: 0,
@@ -729,7 +729,7 @@ impl Stage {
             since: None,
             again,
             suspect: None,
-        })
+        }))
     }
 }
 

@@ -15,7 +15,7 @@ use crate::rule::{Domain, Facts, Rule, Text};
 pub const UNKNOWN: &str = "unknown";
 
 /// What an event says about its sender; what it does not say is empty.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct Sender<'a> {
     /// Domain of the From header.
     pub from_domain: &'a str,
@@ -38,12 +38,6 @@ pub struct Sender<'a> {
 impl<'a> Sender<'a> {
     pub(crate) fn tag(&self, name: &str) -> Option<&'a str> {
         self.tags.iter().find(|(tag, _)| tag == name).map(|(_, value)| &**value)
-    }
-}
-
-impl Default for Sender<'_> {
-    fn default() -> Self {
-        Self { from_domain: "", envelope: "", tenant: "", dkim_domain: "", pool: "", sending_ip: "", campaign: "", tags: &[] }
     }
 }
 

@@ -88,8 +88,8 @@ fn cases(now: i64) -> Result<Vec<Case>> {
         case("invalid UTF-8", Some(not_utf8), Dead("invalid_utf8", "json", 0, 0)),
         case("10,000 arrays deep", Some(deep.into_bytes()), Dead("too_deep", "json", 0, 0)),
         case("10,000 objects deep", Some(deep_field.into_bytes()), Dead("too_deep", "json", 0, 0)),
-        case("huge JSON", text(huge), Dead("too_large", "auto", 0, 0)),
-        case("10 MB diagnostic", text(long), Dead("too_large", "auto", 0, 0)),
+        case("huge JSON", text(huge), Dead("too_large", "json", 0, 0)),
+        case("10 MB diagnostic", text(long), Dead("too_large", "json", 0, 0)),
         case("no recipient", text(without_recipient), Dead("missing_recipient", "json", 0, 0)),
         case("empty recipient", text(event(now, "")), Dead("missing_recipient", "json", 0, 0)),
         case("no domain", text(event(now, &format!("kim.{SECRET}"))), Dead("recipient_without_domain", "json", 0, 0)),
@@ -212,8 +212,11 @@ fn nothing_leaks(pipeline: &Pipeline, process: &mut Process) -> Result<()> {
             ensure!(!text.contains(SECRET), "an address in {which}: {text}");
         }
     }
-    for table in ["failures", "batches", "delivery_rates"] {
-        let rows = pipeline.value(&format!("SELECT * FROM {{db}}.{table} FORMAT JSONEachRow"))?;
+    // The hash is no text.
+    for (table, columns) in
+        [("failures", "* REPLACE (hex(recipient_hash) AS recipient_hash)"), ("batches", "*"), ("delivery_rates", "*")]
+    {
+        let rows = pipeline.value(&format!("SELECT {columns} FROM {{db}}.{table} FORMAT JSONEachRow"))?;
         ensure!(!rows.is_empty() && !rows.to_lowercase().contains(SECRET), "an address in {table}: {rows}");
     }
     let (_, metrics) = process.get("/metrics")?;
