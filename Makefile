@@ -9,7 +9,7 @@ help: ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: ## Kafka, ClickHouse, all roles and simulated traffic, live for 90 s; KEEP=1 stays up
-	$(CARGO) build --release -p bounceflow -p bounceflow-stack -p bounceflow-demo
+	$(CARGO) build --release --locked -p bounceflow -p bounceflow-stack -p bounceflow-demo
 	target/release/demo $(if $(KEEP),--keep,)
 
 test: fmt lint purity deny unit end-to-end ## Everything CI runs
@@ -38,11 +38,11 @@ unit: ## Unit and property tests, and those of the crates against their own real
 	$(CARGO) test --workspace --locked --exclude bounceflow-end-to-end
 
 end-to-end: ## The whole path on real servers while processes are killed
-	$(CARGO) build --release --locked -p bounceflow -p bounceflow-stack
+	$(CARGO) build --release --locked -p bounceflow -p bounceflow-stack -p bounceflow-end-to-end
 	$(CARGO) test --release --locked -p bounceflow-end-to-end -- --nocapture --test-threads=1
 
 bench: ## Speed beside its ceiling, latency; figures to target/figures
-	$(CARGO) build --release --locked -p bounceflow -p bounceflow-stack
+	$(CARGO) build --release --locked -p bounceflow -p bounceflow-stack -p bounceflow-end-to-end -p bounceflow-bench
 	$(CARGO) bench --locked -p bounceflow-bench --bench pipeline
 
 .PHONY: help demo test fmt lint purity deny advisories unit end-to-end bench
