@@ -30,8 +30,12 @@ pub const OTHER_CAMPAIGN: &str = "other";
 pub struct Counts {
     limits: Limits,
     strings: Strings,
-    rows: HashMap<Key, Row, FixedState>,
-    campaigns: HashMap<u32, (), FixedState>,
+    /// Where in `rows` a key is counted: small entries keep the table in the cache.
+    places: HashMap<Key, u32, FixedState>,
+    rows: Vec<Row>,
+    /// By number of the string: whether it is a campaign counted apart.
+    campaigns: Vec<bool>,
+    campaigns_apart: usize,
     patterns: HashMap<(u64, IspId, u32), Pattern, FixedState>,
     ignored: Vec<(IgnoreReason, i64)>,
 }
@@ -94,8 +98,10 @@ impl Counts {
         Self {
             limits,
             strings: Strings::default(),
-            rows: HashMap::default(),
-            campaigns: HashMap::default(),
+            places: HashMap::default(),
+            rows: Vec::new(),
+            campaigns: Vec::new(),
+            campaigns_apart: 0,
             patterns: HashMap::default(),
             ignored: Vec::new(),
         }
@@ -111,7 +117,12 @@ impl Counts {
             sending_ip: self.strings.id(sample.sending_ip),
             campaign: self.campaign(sample.campaign),
         };
-        let row = self.rows.entry(key).or_default();
+        let next = self.rows.len() as u32;
+        let place = *self.places.entry(key).or_insert(next);
+        if place == next {
+            self.rows.push(Row::default());
+        }
+        let row = &mut self.rows[place as usize];
         row.first_attempts += i64::from(sample.first_attempt);
         let kind = match (sample.event, sample.severity) {
             (EventType::Delivery, _) => return row.deliveries += 1,
@@ -162,13 +173,13 @@ impl Counts {
         self.ignored.sort_unstable();
         let mut batches = vec![RateBatch { sources, ..empty(header) }];
         let mut bytes = batches[0].sources.len() * 64;
-        let mut keys: Vec<&Key> = self.rows.keys().collect();
+        let mut keys: Vec<(&Key, &u32)> = self.places.iter().collect();
         // A total order, so that the same records give the same bytes.
-        keys.sort_unstable_by_key(|k| {
+        keys.sort_unstable_by_key(|(k, _)| {
             (k.bucket, isps.id(k.isp), self.strings.get(k.identity), self.strings.get(k.sending_ip), self.strings.get(k.campaign))
         });
-        for key in keys {
-            let row = wire_row(key, &self.rows[key], &self.strings, isps);
+        for (key, place) in keys {
+            let row = wire_row(key, &self.rows[*place as usize], &self.strings, isps);
             let size =
                 40 + row.isp.len() + row.identity.len() + row.sending_ip.len() + row.campaign.len() + 30 * row.categories.len();
             if bytes + size > SPLIT_BYTES {
@@ -204,8 +215,10 @@ impl Counts {
 
     /// Forgets what was counted: its transaction was aborted.
     pub fn clear(&mut self) {
+        self.places.clear();
         self.rows.clear();
         self.campaigns.clear();
+        self.campaigns_apart = 0;
         self.patterns.clear();
         self.ignored.clear();
         self.strings.shrink();
@@ -213,11 +226,16 @@ impl Counts {
 
     fn campaign(&mut self, name: &str) -> u32 {
         let id = self.strings.id(name);
-        if name.is_empty() || self.campaigns.contains_key(&id) {
+        let number = id as usize;
+        if name.is_empty() || self.campaigns.get(number).is_some_and(|apart| *apart) {
             return id;
         }
-        if self.campaigns.len() < self.limits.campaigns {
-            self.campaigns.insert(id, ());
+        if self.campaigns_apart < self.limits.campaigns {
+            self.campaigns_apart += 1;
+            if self.campaigns.len() <= number {
+                self.campaigns.resize(number + 1, false);
+            }
+            self.campaigns[number] = true;
             return id;
         }
         self.strings.id(OTHER_CAMPAIGN)

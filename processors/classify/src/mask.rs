@@ -278,7 +278,7 @@ impl Scan {
         } else if word.iter().all(u8::is_ascii_digit) {
             // Short numbers name a page, long ones an event.
             self.out.extend_from_slice(if word.len() <= 8 { word } else { b"<num>" });
-        } else if word.len() > 40 || !is_tame(word) {
+        } else if word.len() > 40 || !is_tame(word) || (query && self.out.ends_with(b"=") && is_key(word)) {
             self.out.extend_from_slice(b"<id>");
         } else {
             self.out.extend_from_slice(word);
@@ -378,6 +378,11 @@ fn has_suffix(host: &[u8], suffix: &[u8]) -> bool {
 }
 
 /// Every part is a word, a short number, or letters with a number after them: a token a provider documents, not an id.
+/// The value of a parameter that looks up one event, such as `dixjhbwjr-dvs`: long, and more than a word.
+fn is_key(value: &[u8]) -> bool {
+    value.len() >= 12 && value.iter().any(|b| !b.is_ascii_alphabetic())
+}
+
 fn is_tame(word: &[u8]) -> bool {
     let named = word.len() <= 20 && word.contains(&b'#');
     named
