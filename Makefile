@@ -8,11 +8,14 @@ export CARGO_TERM_COLOR ?= auto
 help: ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-demo: ## Kafka, ClickHouse, all roles and simulated traffic, live for 90 s; KEEP=1 stays up
+demo: prepare ## Kafka, ClickHouse, all roles and simulated traffic, live for 90 s; KEEP=1 stays up
 	$(CARGO) build --release --locked -p bounceflow -p bounceflow-stack -p bounceflow-demo
 	target/release/demo $(if $(KEEP),--keep,)
 
-test: fmt lint purity deny unit end-to-end ## Everything CI runs
+test: prepare fmt lint purity deny unit end-to-end ## Everything CI runs
+
+prepare: ## What a build needs beyond the toolchains; installs it where it may
+	@.ci/prepare
 
 fmt: ## Format, checked
 	$(CARGO) fmt --all --check
@@ -41,8 +44,10 @@ end-to-end: ## The whole path on real servers while processes are killed
 	$(CARGO) build --release --locked -p bounceflow -p bounceflow-stack -p bounceflow-end-to-end
 	$(CARGO) test --release --locked -p bounceflow-end-to-end -- --nocapture --test-threads=1
 
-bench: ## Speed beside its ceiling, latency; figures to target/figures
+bench: prepare ## Speed beside its ceiling, latency; figures to target/figures
 	$(CARGO) build --release --locked -p bounceflow -p bounceflow-stack -p bounceflow-end-to-end -p bounceflow-bench
 	$(CARGO) bench --locked -p bounceflow-bench --bench pipeline
 
-.PHONY: help demo test fmt lint purity deny advisories unit end-to-end bench
+# One after the other: there are few cores, and each step says what it found.
+.NOTPARALLEL:
+.PHONY: help prepare demo test fmt lint purity deny advisories unit end-to-end bench

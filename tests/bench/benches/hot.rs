@@ -32,8 +32,13 @@ fn main() -> Result<()> {
     Ok(())
 }
 
+/// BENCH_FAILURES: share of failures, 0 to 0.5.
+fn share() -> f64 {
+    std::env::var("BENCH_FAILURES").ok().and_then(|v| v.parse().ok()).unwrap_or(0.05)
+}
+
 fn payloads(wire: Wire, records: usize) -> Result<Vec<Vec<u8>>> {
-    let mut generator = Generator::new(Options { wire, garbage: 0.0, ..Options::default() })?;
+    let mut generator = Generator::new(Options { wire, garbage: 0.0, failures: share(), ..Options::default() })?;
     let mut out = Vec::new();
     (0..records)
         .map(|_| {
