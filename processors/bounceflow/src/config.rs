@@ -1,4 +1,4 @@
-//! Configuration: one TOML file, overridden by the environment, in two steps.
+//! Configuration: one TOML file, overridden by the environment, in two steps. (Long: every field with its meaning and its check.)
 //!
 //! [`RawConfig`] is what people write: every field documented and with a default, unknown ones refused. [`Config`] is what
 //! has been checked; rules that span fields live in its making. Both steps report every mistake at once.

@@ -1,4 +1,5 @@
 //! Kafka clients as the loops use them: a consumer whose rebalances are values, a producer whose transactions have three ends.
+//! (Long: all that is said to librdkafka is said here.)
 //!
 //! This file alone names librdkafka's callbacks and its client properties. A callback only sets flags: the loop that polls
 //! learns of a rebalance as an [`Event`] and acts outside of the callback.

@@ -1,4 +1,4 @@
-//! The sink loop: failures and rate batches from Kafka into ClickHouse, each exactly once.
+//! The sink loop: failures and rate batches from Kafka into ClickHouse, each exactly once. (Long: one loop, read in one place.)
 //!
 //! Read it from the top: [`run`] prepares, [`Worker::turn`] fills batches and flushes them, [`Worker::flush`] takes ripe batches
 //! through intent, insert and offset. A partition is filling, pending (its batch is closed, its intent committed) or halted; each is
