@@ -31,7 +31,8 @@ pub fn redact(diagnostic: &str, out: &mut String) {
         } else {
             out.push_str(word);
         }
-        if out[start.min(out.len())..] == *word {
+        // An address whose quote was opened words ago has taken them back, and `start` with them.
+        if out.get(start..) == Some(word) {
             if is_path(word) {
                 out.truncate(start);
                 out.push('/');

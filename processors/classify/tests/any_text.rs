@@ -87,3 +87,15 @@ fn a_megabyte_is_read_like_its_first_page() {
     let verdict = Classifier::new(Arc::clone(&RULES)).classify(&Reply { diagnostic: &text, ..Reply::default() }).verdict.clone();
     assert_eq!(verdict.category.as_str(), "invalid_recipient");
 }
+
+#[test]
+fn an_address_whose_quote_was_opened_words_ago_is_masked_whole() {
+    let check = |text: &str, expect: &str| {
+        let mut out = String::new();
+        redact(text, &mut out);
+        assert_eq!(out, expect);
+    };
+    // Found by the property above: what follows is longer in bytes than what was taken back.
+    check("\"a\ta!\t#\t!AaA0\t\"@\u{1f000}\u{10400}\u{1f300}", "***@\u{1f000}\u{10400}\u{1f300}");
+    check("no \"kim lee\"@example.org here", "no ***@example.org here");
+}
