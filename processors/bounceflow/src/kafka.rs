@@ -211,11 +211,6 @@ impl Consumer {
         self.inner.resume(&one(topic, partition))
     }
 
-    /// End of the log.
-    pub fn end_of(&self, topic: &str, partition: i32) -> Result<i64, KafkaError> {
-        self.inner.fetch_watermarks(topic, partition, CALL_TIMEOUT).map(|(_, high)| high)
-    }
-
     /// Whether the client can go on after this error.
     pub fn is_fatal(error: &KafkaError) -> bool {
         matches!(error, KafkaError::MessageConsumptionFatal(_))
@@ -294,13 +289,6 @@ pub enum TransactionError {
 }
 
 impl TransactionError {
-    /// What librdkafka said.
-    pub fn cause(&self) -> &KafkaError {
-        match self {
-            Self::Aborted(e) | Self::Fatal(e) | Self::Fenced(e) => e,
-        }
-    }
-
     fn from(error: KafkaError) -> Self {
         let fenced = [RDKafkaErrorCode::Fenced, RDKafkaErrorCode::ProducerFenced, RDKafkaErrorCode::InvalidProducerEpoch];
         match &error {
