@@ -30,6 +30,7 @@ pub const OTHER_CAMPAIGN: &str = "other";
 pub struct Counts {
     limits: Limits,
     strings: Strings,
+    senders: Senders,
     /// Where in `rows` a key is counted: small entries keep the table in the cache.
     places: HashMap<Key, u32, FixedState>,
     rows: Vec<Row>,
@@ -64,25 +65,24 @@ pub struct Header<'a> {
 struct Key {
     bucket: i64,
     isp: IspId,
-    identity: u32,
-    sending_ip: u32,
-    campaign: u32,
+    sender: u32,
 }
 
+/// 64 bytes: counting touches one line of the cache. 32 bits are enough for one transaction.
 #[derive(Default)]
 struct Row {
-    deliveries: i64,
-    first_attempts: i64,
-    hard: i64,
-    soft: i64,
-    deferred: i64,
-    blocked: i64,
-    blocked_deferrals: i64,
-    complaints: i64,
-    late_bounces: i64,
-    drops: i64,
+    deliveries: u32,
+    first_attempts: u32,
+    hard: u32,
+    soft: u32,
+    deferred: u32,
+    blocked: u32,
+    blocked_deferrals: u32,
+    complaints: u32,
+    late_bounces: u32,
+    drops: u32,
     /// Category, bounces, deferrals, late bounces. Few, so a list is searched faster than a map.
-    categories: Vec<(u32, [i64; 3])>,
+    categories: Vec<(u32, [u32; 3])>,
 }
 
 struct Pattern {
@@ -98,6 +98,7 @@ impl Counts {
         Self {
             limits,
             strings: Strings::default(),
+            senders: Senders::default(),
             places: HashMap::default(),
             rows: Vec::new(),
             campaigns: Vec::new(),
@@ -109,28 +110,22 @@ impl Counts {
 
     /// Counts an item, with the failure it left.
     pub fn add(&mut self, sample: &Sample<'_>, failure: Option<&Failure<'_>>) {
-        let identity = self.strings.id(&sample.identity);
-        let key = Key {
-            bucket: sample.time.div_euclid(1000 * BUCKET_SECONDS) * BUCKET_SECONDS,
-            isp: sample.isp,
-            identity,
-            sending_ip: self.strings.id(sample.sending_ip),
-            campaign: self.campaign(sample.campaign),
-        };
+        let number = self.sender(sample);
+        let key = Key { bucket: sample.time.div_euclid(1000 * BUCKET_SECONDS) * BUCKET_SECONDS, isp: sample.isp, sender: number };
         let next = self.rows.len() as u32;
         let place = *self.places.entry(key).or_insert(next);
         if place == next {
             self.rows.push(Row::default());
         }
         let row = &mut self.rows[place as usize];
-        row.first_attempts += i64::from(sample.first_attempt);
+        row.first_attempts += u32::from(sample.first_attempt);
         let kind = match (sample.event, sample.severity) {
             (EventType::Delivery, _) => return row.deliveries += 1,
             (EventType::Drop, _) => return row.drops += 1,
             (EventType::Complaint, _) => return row.complaints += 1,
             (EventType::Deferral, _) => {
                 row.deferred += 1;
-                row.blocked_deferrals += i64::from(sample.blocked);
+                row.blocked_deferrals += u32::from(sample.blocked);
                 1
             }
             (EventType::OobBounce, _) => {
@@ -143,7 +138,7 @@ impl Counts {
                 } else {
                     row.soft += 1;
                 }
-                row.blocked += i64::from(sample.blocked);
+                row.blocked += u32::from(sample.blocked);
                 0
             }
         };
@@ -157,7 +152,7 @@ impl Counts {
                 row.categories.push((category, counts));
             }
         }
-        self.follow(failure, sample.isp, identity, category);
+        self.follow(failure, sample.isp, self.senders.all[number as usize].identity, category);
     }
 
     /// Counts an item that says nothing about a delivery.
@@ -176,10 +171,13 @@ impl Counts {
         let mut keys: Vec<(&Key, &u32)> = self.places.iter().collect();
         // A total order, so that the same records give the same bytes.
         keys.sort_unstable_by_key(|(k, _)| {
-            (k.bucket, isps.id(k.isp), self.strings.get(k.identity), self.strings.get(k.sending_ip), self.strings.get(k.campaign))
+            let sender = &self.senders.all[k.sender as usize];
+            let text = |id| self.strings.get(id);
+            (k.bucket, isps.id(k.isp), text(sender.identity), text(sender.sending_ip), text(sender.campaign))
         });
         for (key, place) in keys {
-            let row = wire_row(key, &self.rows[*place as usize], &self.strings, isps);
+            let sender = &self.senders.all[key.sender as usize];
+            let row = wire_row(key, sender, &self.rows[*place as usize], &self.strings, isps);
             let size =
                 40 + row.isp.len() + row.identity.len() + row.sending_ip.len() + row.campaign.len() + 30 * row.categories.len();
             if bytes + size > SPLIT_BYTES {
@@ -215,6 +213,7 @@ impl Counts {
 
     /// Forgets what was counted: its transaction was aborted.
     pub fn clear(&mut self) {
+        self.senders.clear();
         self.places.clear();
         self.rows.clear();
         self.campaigns.clear();
@@ -224,9 +223,23 @@ impl Counts {
         self.strings.shrink();
     }
 
-    fn campaign(&mut self, name: &str) -> u32 {
-        let id = self.strings.id(name);
+    /// The number of who sent it.
+    fn sender(&mut self, sample: &Sample<'_>) -> u32 {
+        let Self { senders, strings, .. } = self;
+        let said = [&*sample.identity, sample.sending_ip, sample.campaign];
+        let hash = strings.hasher.hash_one(said);
+        let same = |s: &Said| s.hash == hash && std::iter::zip(s.texts, said).all(|(id, text)| strings.get(id) == text);
+        if let Some(known) = senders.said.find(hash, same) {
+            return known.number;
+        }
+        let texts = said.map(|text| self.strings.id(text));
+        let sender = Sender { identity: texts[0], sending_ip: texts[1], campaign: self.campaign(texts[2]) };
+        self.senders.add(Said { hash, texts, number: 0 }, sender)
+    }
+
+    fn campaign(&mut self, id: u32) -> u32 {
         let number = id as usize;
+        let name = self.strings.get(id);
         if name.is_empty() || self.campaigns.get(number).is_some_and(|apart| *apart) {
             return id;
         }
@@ -289,35 +302,77 @@ fn empty(header: Header<'_>) -> RateBatch<'_> {
     }
 }
 
-fn wire_row<'a>(key: &Key, row: &Row, strings: &'a Strings, isps: &'a Isps) -> RateRow<'a> {
+fn wire_row<'a>(key: &Key, sender: &Sender, row: &Row, strings: &'a Strings, isps: &'a Isps) -> RateRow<'a> {
     let mut categories: Vec<CategoryCount<'a>> = row
         .categories
         .iter()
         .map(|(category, [bounces, deferrals, late_bounces])| CategoryCount {
             category: strings.get(*category),
-            bounces: *bounces,
-            deferrals: *deferrals,
-            late_bounces: *late_bounces,
+            bounces: i64::from(*bounces),
+            deferrals: i64::from(*deferrals),
+            late_bounces: i64::from(*late_bounces),
         })
         .collect();
     categories.sort_unstable_by_key(|c| c.category);
     RateRow {
         bucket: key.bucket,
         isp: isps.id(key.isp),
-        identity: strings.get(key.identity),
-        sending_ip: strings.get(key.sending_ip),
-        campaign: strings.get(key.campaign),
-        deliveries: row.deliveries,
-        first_attempts: row.first_attempts,
-        hard: row.hard,
-        soft: row.soft,
-        deferred: row.deferred,
-        blocked: row.blocked,
-        blocked_deferrals: row.blocked_deferrals,
-        complaints: row.complaints,
-        late_bounces: row.late_bounces,
-        drops: row.drops,
+        identity: strings.get(sender.identity),
+        sending_ip: strings.get(sender.sending_ip),
+        campaign: strings.get(sender.campaign),
+        deliveries: i64::from(row.deliveries),
+        first_attempts: i64::from(row.first_attempts),
+        hard: i64::from(row.hard),
+        soft: i64::from(row.soft),
+        deferred: i64::from(row.deferred),
+        blocked: i64::from(row.blocked),
+        blocked_deferrals: i64::from(row.blocked_deferrals),
+        complaints: i64::from(row.complaints),
+        late_bounces: i64::from(row.late_bounces),
+        drops: i64::from(row.drops),
         categories,
+    }
+}
+
+/// Who sent, by number, within one transaction. The three texts mostly come together, so one look finds them.
+#[derive(Default)]
+struct Senders {
+    said: HashTable<Said>,
+    numbers: HashMap<Sender, u32, FixedState>,
+    all: Vec<Sender>,
+}
+
+/// A sender as events name it.
+struct Said {
+    hash: u64,
+    /// Identity, sending IP, campaign.
+    texts: [u32; 3],
+    number: u32,
+}
+
+/// A sender as it is counted: campaigns beyond the cap are one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Sender {
+    identity: u32,
+    sending_ip: u32,
+    campaign: u32,
+}
+
+impl Senders {
+    fn add(&mut self, said: Said, sender: Sender) -> u32 {
+        let next = self.all.len() as u32;
+        let number = *self.numbers.entry(sender).or_insert(next);
+        if number == next {
+            self.all.push(sender);
+        }
+        self.said.insert_unique(said.hash, Said { number, ..said }, |s| s.hash);
+        number
+    }
+
+    fn clear(&mut self) {
+        self.said.clear();
+        self.numbers.clear();
+        self.all.clear();
     }
 }
 

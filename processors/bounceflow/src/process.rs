@@ -342,11 +342,14 @@ fn hide_tags<'a>(tags: &'a Tags<'a>, recipient: &str) -> Tags<'a> {
 
 /// Whether the address stands in the text, whatever the case; also as VERP writes it, `kim=example.net`.
 fn names(text: &str, recipient: &str) -> bool {
-    if recipient.is_empty() || text.len() < recipient.len() || memchr::memchr2(b'@', b'=', text.as_bytes()).is_none() {
-        return false;
-    }
-    text.as_bytes().windows(recipient.len()).any(|window| {
-        window.iter().zip(recipient.as_bytes()).all(|(a, b)| a.eq_ignore_ascii_case(b) || (*a == b'=' && *b == b'@'))
+    let (text, recipient) = (text.as_bytes(), recipient.as_bytes());
+    // Every place where its at-sign may stand decides where the address would begin.
+    let Some(before) = memchr::memchr(b'@', recipient) else { return false };
+    memchr::memchr2_iter(b'@', b'=', text).any(|at| {
+        let place = at.checked_sub(before).and_then(|start| text.get(start..start + recipient.len()));
+        place.is_some_and(|place| {
+            place.iter().zip(recipient).all(|(a, b)| a.eq_ignore_ascii_case(b) || (*a == b'=' && *b == b'@'))
+        })
     })
 }
 

@@ -1,7 +1,7 @@
 //! The diagnostic as people may read it: what could name the recipient is masked, the rest stays readable.
 //! Errs on the side of masking; decides nothing.
 
-use crate::bytes::{floor_boundary, is_blank};
+use crate::bytes::{floor_boundary, is_blank, starts_ignore_case};
 
 /// The longest diagnostic kept, in bytes.
 pub const MAX_DIAGNOSTIC: usize = 4096;
@@ -17,16 +17,12 @@ pub fn redact(diagnostic: &str, out: &mut String) {
     out.clear();
     let diagnostic = &diagnostic[..floor_boundary(diagnostic, MAX_DIAGNOSTIC)];
     let mut before = Before::default();
-    for word in diagnostic.split(|c: char| c.is_whitespace() || c.is_control() || (c.is_ascii() && is_blank(c as u8))) {
-        if word.is_empty() {
-            continue;
-        }
+    for word in diagnostic.split(is_gap).filter(|word| !word.is_empty()) {
         if !out.is_empty() {
             out.push(' ');
         }
         let start = out.len();
-        let may_hide = word.contains(['@', '%', '=']) || word.contains("&#");
-        if may_hide {
+        if word.bytes().any(|b| matches!(b, b'@' | b'%' | b'=' | b'&')) {
             addresses(word, out);
         } else {
             out.push_str(word);
@@ -49,6 +45,11 @@ pub fn redact(diagnostic: &str, out: &mut String) {
     }
     let end = floor_boundary(out, MAX_DIAGNOSTIC);
     out.truncate(end);
+}
+
+/// What parts words.
+fn is_gap(c: char) -> bool {
+    if c.is_ascii() { is_blank(c as u8) } else { c.is_whitespace() || c.is_control() }
 }
 
 /// The words before, as far as they say that a name follows.
@@ -79,9 +80,12 @@ impl Before {
     }
 
     fn pass(&mut self, word: &str) {
-        let bare = word.trim_matches(|c: char| !c.is_alphanumeric());
-        let user = NAMES_USER.iter().any(|n| bare.eq_ignore_ascii_case(n));
-        let unknown = ["unknown", "illegal"].iter().any(|n| bare.eq_ignore_ascii_case(n));
+        let (start, end) = name_within(word);
+        let bare = &word.as_bytes()[start..end];
+        let is = |words: &[&str]| words.iter().any(|w| bare.eq_ignore_ascii_case(w.as_bytes()));
+        // Every word asked for begins with one of these; most others do not.
+        let asked = bare.first().is_some_and(|b| matches!(b | 0x20, b'u' | b'm' | b'a' | b'r' | b'l' | b'f' | b'i'));
+        let (user, unknown) = if asked { (is(&NAMES_USER), is(&["unknown", "illegal"])) } else { (false, false) };
         (self.unknown, self.user) = (unknown || (user && self.unknown), user && !word.ends_with(['.', ',', ';', ')']));
         self.colon = word.ends_with(':');
     }
@@ -89,8 +93,8 @@ impl Before {
 
 /// The part of a word without the punctuation around it.
 fn name_within(word: &str) -> (usize, usize) {
-    let start = word.find(char::is_alphanumeric).unwrap_or(word.len());
-    let end = word.char_indices().rev().find(|(_, c)| c.is_alphanumeric()).map_or(start, |(i, c)| i + c.len_utf8());
+    let start = word.len() - word.trim_start_matches(|c: char| !c.is_alphanumeric()).len();
+    let end = word.trim_end_matches(|c: char| !c.is_alphanumeric()).len();
     (start, end.max(start))
 }
 
@@ -102,12 +106,9 @@ fn is_path(word: &str) -> bool {
 
 /// Masks the local part of every address in a word: all before each at-sign, back to what cannot be part of one.
 fn addresses(word: &str, out: &mut String) {
-    const SIGNS: [&str; 6] = ["@", "%40", "=40", "&#64;", "&#x40;", "%2540"];
     let url = word.contains("://");
     let mut rest = word;
-    loop {
-        let next = SIGNS.iter().filter_map(|s| find_fold(rest, s).map(|at| (at, s.len()))).min();
-        let Some((at, len)) = next else { break };
+    while let Some((at, len)) = at_sign(rest) {
         let local = &rest[..at];
         // A quoted local part may hold anything; another goes back to a delimiter.
         let from = match local.strip_suffix('"').map(|l| l.rfind('"')) {
@@ -133,6 +134,12 @@ fn addresses(word: &str, out: &mut String) {
     out.push_str(rest);
 }
 
-fn find_fold(text: &str, sign: &str) -> Option<usize> {
-    if sign == "@" { text.find('@') } else { crate::bytes::find_ignore_case(text.as_bytes(), sign.as_bytes()) }
+/// The first at-sign, plain or encoded, and its length.
+fn at_sign(text: &str) -> Option<(usize, usize)> {
+    const ENCODED: [&[u8]; 5] = [b"%40", b"=40", b"&#64;", b"&#x40;", b"%2540"];
+    let bytes = text.as_bytes();
+    (0..bytes.len()).filter(|at| matches!(bytes[*at], b'@' | b'%' | b'=' | b'&')).find_map(|at| {
+        let sign = ENCODED.iter().find(|sign| starts_ignore_case(&bytes[at..], sign));
+        if bytes[at] == b'@' { Some((at, 1)) } else { sign.map(|sign| (at, sign.len())) }
+    })
 }
