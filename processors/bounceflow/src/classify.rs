@@ -24,7 +24,7 @@ use crate::process::{Outcome, Position, Scratch, Tables, process};
 use crate::schemas;
 use crate::starting::{self, Start};
 use crate::stop::Stop;
-use crate::trouble::{Cure, Trouble};
+use crate::trouble::{Cure, Trouble, take_over};
 
 /// An idle partition is listed again after this, so that readers know it is alive and how far it is.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -57,7 +57,7 @@ pub fn run(task: Task) -> anyhow::Result<()> {
         return Ok(());
     }
     let id = format!("{}/{}/{}/{}", task.config.deployment, task.config.ordinal, task.input.topic, task.thread);
-    let Some(producer) = take_over(&task, &id)? else { return Ok(()) };
+    let Some(producer) = take_over(&task.config, &id, &task.stop, &task.health)? else { return Ok(()) };
     let group = format!("{}.classify.{}", task.config.deployment, task.input.topic);
     let consumer = Consumer::join(&task.config.kafka, "classify", &group, &id, &[&task.input.topic])?;
     tracing::info!(topic = task.input.topic, group, transactional_id = id, "Classify started");
@@ -71,24 +71,6 @@ pub fn run(task: Task) -> anyhow::Result<()> {
     worker.recover(last, &consumer)?;
     tracing::info!(topic = task.input.topic, transactional_id = worker.id, "Classify ended");
     Ok(())
-}
-
-/// Takes the transactional id over and leaves the schemas. None: told to stop before.
-fn take_over(task: &Task, id: &str) -> anyhow::Result<Option<Producer>> {
-    while !task.stop.is_set() {
-        let taken = Producer::take_over(&task.config.kafka, id, &task.stop, &task.health).map_err(Trouble::from);
-        let trouble = match taken {
-            Ok(None) => return Ok(None),
-            Ok(Some(producer)) => match schemas::publish(&producer, &task.config.topics.schemas)? {
-                Ok(()) => return Ok(Some(producer)),
-                Err(e) => e.into(),
-            },
-            Err(e) => e,
-        };
-        trouble.cure(id)?;
-        task.stop.wait(Duration::from_secs(1));
-    }
-    Ok(None)
 }
 
 struct Worker<'t> {
@@ -397,7 +379,7 @@ impl<'t> Worker<'t> {
         while let Err(trouble) = turned {
             if let Cure::NewProducer = trouble.cure(&self.id)? {
                 self.open = None;
-                match take_over(self.task, &self.id)? {
+                match take_over(&self.task.config, &self.id, &self.task.stop, &self.task.health)? {
                     Some(producer) => self.producer = producer,
                     None => return Ok(()),
                 }

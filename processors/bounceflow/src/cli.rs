@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use crate::config::{Config, Mistakes};
 use crate::run::{self, Role};
 use crate::starting::From;
-use crate::{explain, simulate, topics};
+use crate::{explain, simulate, top, topics};
 
 /// Streaming processor for e-mail delivery events on Kafka: exact failure rates and classified failures in ClickHouse.
 #[derive(Parser)]
@@ -81,7 +81,11 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print the built-in alert rules, to begin a rule file of your own with
+    #[command(after_help = "Name the file in watch.rules; check-config checks it.\n\nExample: bounceflow rules > rules.toml")]
+    Rules,
     Simulate(simulate::Args),
+    Top(top::Args),
 }
 
 /// Runs the command line of this process.
@@ -136,6 +140,8 @@ fn act(command: Command) -> anyhow::Result<ExitCode> {
             }
             return Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(1) });
         }
+        Command::Top(args) => top::run(args)?,
+        Command::Rules => write!(out, "{}", bounceflow_window::DEFAULT_RULES)?,
         Command::Simulate(args) => {
             let sent = simulate::run(args)?;
             writeln!(out, "{}", serde_json::to_string(&sent.totals)?)?;

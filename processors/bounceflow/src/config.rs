@@ -7,10 +7,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bounceflow_enrich::{Identities, IdentityConfig, Isps};
 use bounceflow_event::{Decoder, Format, avro};
+use bounceflow_window::Rules;
 use figment::Figment;
 use figment::providers::{Env, Format as _, Toml};
 use serde::Deserialize;
@@ -40,6 +42,8 @@ pub struct RawConfig {
     pub clickhouse: RawClickHouse,
     /// The sink role.
     pub sink: RawSink,
+    /// The watch role.
+    pub watch: RawWatch,
     /// Health and metrics.
     pub http: RawHttp,
 }
@@ -57,6 +61,7 @@ impl Default for RawConfig {
             recipient: RawRecipient::default(),
             clickhouse: RawClickHouse::default(),
             sink: RawSink::default(),
+            watch: RawWatch::default(),
             http: RawHttp::default(),
         }
     }
@@ -98,6 +103,8 @@ pub struct Topics {
     pub failures: String,
     /// `RateBatch` records.
     pub rates: String,
+    /// `Alert` records.
+    pub alerts: String,
     /// Items that could not be read, byte for byte.
     pub dead_letter: String,
     /// Schemas of what is written to these topics, by fingerprint.
@@ -109,6 +116,7 @@ impl Default for Topics {
         Self {
             failures: "bounceflow.failures".into(),
             rates: "bounceflow.rates".into(),
+            alerts: "bounceflow.alerts".into(),
             dead_letter: "bounceflow.dead-letter".into(),
             schemas: "bounceflow.schemas".into(),
         }
@@ -209,11 +217,48 @@ impl Default for RawSink {
     }
 }
 
+/// The watch role.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawWatch {
+    /// File of threshold rules; unset: those built in (`bounceflow rules` prints them).
+    pub rules: Option<PathBuf>,
+    /// Addresses of the Alertmanagers, each is sent every alert: `http://alertmanager:9093`.
+    pub alertmanagers: Vec<String>,
+    /// Firing alerts are sent again this often, milliseconds.
+    pub resend_interval_ms: u64,
+    /// Event time waits this long for events that come out of order. Seconds.
+    pub lateness_s: u32,
+    /// An input partition whose end is reached follows the log's time, this long behind it. Seconds.
+    pub idle_s: u32,
+    /// An input partition that is behind the others holds event time back for this long of log time at most. Seconds.
+    pub hold_s: u32,
+    /// Keys (ISP, identity and both together) kept in memory; more are refused and counted.
+    pub max_keys: usize,
+    /// Patterns kept in memory; more are refused and counted.
+    pub max_patterns: usize,
+}
+
+impl Default for RawWatch {
+    fn default() -> Self {
+        Self {
+            rules: None,
+            alertmanagers: Vec::new(),
+            resend_interval_ms: 60_000,
+            lateness_s: 30,
+            idle_s: 30,
+            hold_s: 600,
+            max_keys: 200_000,
+            max_patterns: 65_536,
+        }
+    }
+}
+
 /// Health and metrics.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RawHttp {
-    /// Address of `/healthz`, `/readyz` and `/metrics`.
+    /// Address of `/healthz`, `/readyz`, `/metrics` and, where the watch role runs, `/api/v1`.
     pub listen: String,
 }
 
@@ -247,6 +292,8 @@ pub struct Config {
     pub clickhouse: bounceflow_warehouse::Settings,
     /// The sink role.
     pub sink: Sink,
+    /// The watch role.
+    pub watch: Watch,
     /// Address of health and metrics.
     pub listen: SocketAddr,
 }
@@ -279,6 +326,16 @@ pub struct Sink {
     pub max_rows: usize,
     pub max_bytes: usize,
     pub max_retries: u32,
+}
+
+/// The watch role, checked.
+#[derive(Debug, Clone)]
+#[allow(missing_docs, reason = "documented in RawWatch")]
+pub struct Watch {
+    pub rules: Arc<Rules>,
+    pub alertmanagers: Vec<String>,
+    pub resend_interval: Duration,
+    pub settings: bounceflow_window::Settings,
 }
 
 /// Every mistake of a configuration, each with its path.
@@ -362,6 +419,7 @@ impl Config {
         let topics = [
             ("topics.failures", &raw.topics.failures),
             ("topics.rates", &raw.topics.rates),
+            ("topics.alerts", &raw.topics.alerts),
             ("topics.dead_letter", &raw.topics.dead_letter),
             ("topics.schemas", &raw.topics.schemas),
         ];
@@ -373,11 +431,6 @@ impl Config {
                 mistakes.add(path, format_args!("{topic:?} is used for something else as well"));
             }
         }
-        let at_least = |mistakes: &mut Mistakes, path: &str, value: u64, least: u64| {
-            if value < least {
-                mistakes.add(path, format_args!("is {value}, must be at least {least}"));
-            }
-        };
         at_least(mistakes, "classify.threads", raw.classify.threads.unwrap_or(1) as u64, 1);
         at_least(mistakes, "classify.transaction_interval_ms", raw.classify.transaction_interval_ms, 10);
         if raw.classify.transaction_interval_ms > 5000 {
@@ -432,7 +485,13 @@ impl Config {
             raw.http.listen.parse().map_err(|e| mistakes.add("http.listen", format_args!("{e}; write it as 0.0.0.0:9090")));
         let identities =
             Identities::new(&raw.identity).map_err(|e| mistakes.0.extend(e.as_slice().iter().map(ToString::to_string)));
+        let watch = watch(raw.watch, mistakes);
         let isps = Isps::builtin().map_err(|e| mistakes.add("isps", e));
+        if let (Ok(isps), Some(watch)) = (&isps, &watch) {
+            for rule in watch.rules.iter().filter(|rule| !isps.ids().any(|isp| rule.fits_isp(isps.id(isp)))) {
+                mistakes.add("watch.rules", format_args!("rule {}: its isp fits no provider of the table", rule.name));
+            }
+        }
         Some(Self {
             ordinal: raw.ordinal.unwrap_or_else(ordinal_of_host),
             kafka: raw.kafka,
@@ -456,9 +515,56 @@ impl Config {
                 max_bytes: raw.sink.max_bytes,
                 max_retries: raw.sink.max_retries,
             },
+            watch: watch?,
             listen: listen.ok()?,
         })
     }
+}
+
+fn at_least(mistakes: &mut Mistakes, path: &str, value: u64, least: u64) {
+    if value < least {
+        mistakes.add(path, format_args!("is {value}, must be at least {least}"));
+    }
+}
+
+fn watch(raw: RawWatch, mistakes: &mut Mistakes) -> Option<Watch> {
+    let rules = match &raw.rules {
+        None => Rules::builtin(),
+        Some(file) => match std::fs::read_to_string(file) {
+            Ok(text) => Rules::parse(&text, &file.display().to_string()),
+            Err(e) => {
+                mistakes.add("watch.rules", format_args!("{}: {e}", file.display()));
+                return None;
+            }
+        },
+    };
+    for (i, url) in raw.alertmanagers.iter().enumerate() {
+        if !(url.starts_with("http://") || url.starts_with("https://")) {
+            mistakes
+                .add(&format!("watch.alertmanagers[{i}]"), format_args!("{url:?} is no address; write it as http://host:9093"));
+        }
+    }
+    at_least(mistakes, "watch.resend_interval_ms", raw.resend_interval_ms, 1000);
+    at_least(mistakes, "watch.max_keys", raw.max_keys as u64, 1);
+    let day = 24 * 3600;
+    for (path, seconds) in [("watch.lateness_s", raw.lateness_s), ("watch.idle_s", raw.idle_s), ("watch.hold_s", raw.hold_s)] {
+        if seconds > day {
+            mistakes.add(path, format_args!("{seconds} is more than a day"));
+        }
+    }
+    let rules = rules.map_err(|e| mistakes.0.extend(e.0)).ok()?;
+    Some(Watch {
+        rules: Arc::new(rules),
+        alertmanagers: raw.alertmanagers,
+        resend_interval: Duration::from_millis(raw.resend_interval_ms),
+        settings: bounceflow_window::Settings {
+            lateness: raw.lateness_s,
+            idle: raw.idle_s,
+            hold: raw.hold_s,
+            max_keys: raw.max_keys,
+            max_patterns: raw.max_patterns,
+        },
+    })
 }
 
 /// The decoder of an input topic, with the schemas it names.

@@ -132,6 +132,12 @@ impl Consumer {
         Ok(Self { inner })
     }
 
+    /// Of a group that nobody joins: it only keeps places. What is read is said by [`start`](Self::start).
+    pub fn alone(properties: &BTreeMap<String, String>, role: &'static str, group: &str) -> Result<Self, KafkaError> {
+        let config = consumer_config(properties, group);
+        Ok(Self { inner: BaseConsumer::from_config_and_context(&config, Context { role, ..Context::default() })? })
+    }
+
     /// Waits up to `timeout` for the next event.
     pub fn poll(&self, timeout: Duration) -> Event<'_> {
         let polled = self.inner.poll(timeout);
@@ -191,6 +197,11 @@ impl Consumer {
         Ok(list.elements().first().map_or(Offset::End, |element| element.offset()))
     }
 
+    /// The end of a partition's log.
+    pub fn end_of(&self, topic: &str, partition: i32) -> Result<i64, KafkaError> {
+        Ok(self.inner.fetch_watermarks(topic, partition, CALL_TIMEOUT)?.1)
+    }
+
     /// Starts (again) at these offsets, and at nothing else.
     pub fn start(&self, positions: &[(String, i32, i64)]) -> Result<(), KafkaError> {
         let mut list = TopicPartitionList::new();
@@ -239,6 +250,11 @@ pub struct Reader {
 impl Reader {
     /// At the beginning of every partition.
     pub fn open(properties: &BTreeMap<String, String>, topic: &str) -> Result<Self, KafkaError> {
+        Self::open_at(properties, topic, 0)
+    }
+
+    /// At `offset` of every partition, or at its beginning where that is later.
+    pub fn open_at(properties: &BTreeMap<String, String>, topic: &str, offset: i64) -> Result<Self, KafkaError> {
         // The group is only named because the client wants one: nothing is committed, nobody joins.
         let config = consumer_config(properties, "bounceflow.reader");
         let consumer = Consumer { inner: BaseConsumer::from_config_and_context(&config, Context::default())? };
@@ -247,8 +263,9 @@ impl Reader {
         let mut positions = Vec::new();
         for partition in 0..partitions {
             let (low, high) = consumer.inner.fetch_watermarks(topic, partition, CALL_TIMEOUT)?;
-            if high > low {
-                positions.push((topic.to_owned(), partition, low));
+            let first = low.max(offset);
+            if high > first {
+                positions.push((topic.to_owned(), partition, first));
             }
         }
         consumer.start(&positions)?;

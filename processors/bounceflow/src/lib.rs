@@ -1,6 +1,6 @@
 //! bounceflow: delivery events from Kafka to exact failure rates and classified failures in ClickHouse.
 //!
-//! The binary's own library, so that tests and benchmarks reach its parts. The loops (`classify`, `sink`) are one file each, read
+//! The binary's own library, so that tests and benchmarks reach its parts. The loops (`classify`, `sink`, `watch`) are one file each, read
 //! from the top; what they decide is decided in pure code (`process`, `counts`, `starting`, `intent`).
 
 pub mod cli;
@@ -11,6 +11,10 @@ pub mod process;
 pub mod counts;
 pub mod sink;
 pub mod intent;
+pub mod watch;
+pub mod evidence;
+pub mod board;
+pub mod alertmanager;
 pub mod starting;
 pub mod kafka;
 pub mod trouble;
@@ -18,7 +22,9 @@ pub mod schemas;
 pub mod explain;
 pub mod topics;
 pub mod simulate;
+pub mod top;
 pub mod http;
+pub mod api;
 pub mod health;
 pub mod metrics;
 pub mod stop;

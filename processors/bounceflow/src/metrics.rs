@@ -3,6 +3,10 @@
 use metrics::{Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
+use bounceflow_window::Transition;
+
+use crate::api;
+
 /// Installs the recorder and describes every metric.
 pub fn install() -> anyhow::Result<PrometheusHandle> {
     let seconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
@@ -25,6 +29,15 @@ fn describe() {
     describe_counter!("bounceflow_sink_dead_lettered_total", "Records ClickHouse or the decoder refused. Labels: table, reason");
     describe_histogram!("bounceflow_sink_insert_seconds", Unit::Seconds, "Time of one insert. Labels: table");
     describe_gauge!("bounceflow_sink_halted_partitions", "Partitions that wait for an operator. Labels: table");
+    describe_counter!("bounceflow_watch_batches_total", "Rate batches folded");
+    describe_counter!("bounceflow_watch_malformed_total", "Rate batches that could not be read");
+    describe_counter!("bounceflow_watch_transitions_total", "Transitions of alerts written. Labels: state");
+    describe_counter!("bounceflow_watch_refused_total", "Rows and patterns not taken into windows. Labels: reason");
+    describe_gauge!("bounceflow_watch_evaluated_timestamp_seconds", Unit::Seconds, "Event time of the last evaluation");
+    describe_gauge!("bounceflow_watch_keys", "Keys in memory");
+    describe_gauge!("bounceflow_watch_sources", "Input partitions. Labels: state (current, idle, behind, left_out)");
+    describe_gauge!("bounceflow_watch_unjudged_rules", "Rules whose window the rates topic does not cover yet");
+    describe_counter!("bounceflow_watch_sends_total", "Sends to Alertmanager. Labels: url, result (ok, failed)");
     describe_gauge!(
         "bounceflow_lag_records",
         "Records between what was read and the end of the log, over the partitions of this process. Labels: role, topic"
@@ -112,5 +125,50 @@ impl Sink {
     /// A record went to the dead letter.
     pub fn dead_lettered(&self, reason: &'static str) {
         counter!("bounceflow_sink_dead_lettered_total", "table" => self.table, "reason" => reason).increment(1);
+    }
+}
+
+/// A send to an Alertmanager.
+pub fn alertmanager_sent(url: &str, ok: bool) {
+    let result = if ok { "ok" } else { "failed" };
+    counter!("bounceflow_watch_sends_total", "url" => url.to_owned(), "result" => result).increment(1);
+}
+
+/// What the watch loop counts.
+pub struct Watch {
+    /// Batches folded.
+    pub batches: Counter,
+    /// Batches that could not be read.
+    pub malformed: Counter,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self { batches: counter!("bounceflow_watch_batches_total"), malformed: counter!("bounceflow_watch_malformed_total") }
+    }
+}
+
+impl Watch {
+    /// Transitions were written.
+    pub fn changed(&self, changes: &[Transition]) {
+        for change in changes {
+            counter!("bounceflow_watch_transitions_total", "state" => change.state.as_str()).increment(1);
+        }
+    }
+
+    /// How the watch stands.
+    pub fn report(&self, status: &api::Status) {
+        if let Some(step) = status.evaluated_to {
+            gauge!("bounceflow_watch_evaluated_timestamp_seconds").set(step as f64 / 1000.0);
+        }
+        gauge!("bounceflow_watch_keys").set(status.keys as f64);
+        gauge!("bounceflow_watch_unjudged_rules").set(status.unjudged_rules.len() as f64);
+        for state in ["current", "idle", "behind", "left_out"] {
+            let count = status.sources.iter().filter(|s| s.state == state).count();
+            gauge!("bounceflow_watch_sources", "state" => state).set(count as f64);
+        }
+        for (reason, count) in &status.refused {
+            counter!("bounceflow_watch_refused_total", "reason" => reason.clone()).absolute(*count);
+        }
     }
 }

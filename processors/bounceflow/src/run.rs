@@ -6,20 +6,23 @@ use std::thread;
 
 use anyhow::Context as _;
 
+use crate::board::Board;
 use crate::config::Config;
 use crate::health::Health;
 use crate::process::Tables;
 use crate::starting::From;
 use crate::stop::Stop;
-use crate::{classify, http, metrics, sink};
+use crate::{alertmanager, classify, http, metrics, sink, watch};
 
 /// One of the roles a process can play.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Role {
     /// Reads delivery events, writes counts and failures.
     Classify,
-    /// Writes counts and failures to ClickHouse.
+    /// Writes counts, failures and alerts to ClickHouse.
     Sink,
+    /// Keeps windowed rates, raises alerts, answers `/api/v1`.
+    Watch,
 }
 
 /// Runs the roles (all of them where none is named) until a signal asks to stop or a loop cannot go on.
@@ -31,7 +34,8 @@ pub fn run(config: Config, roles: &[Role], from: Option<From>) -> anyhow::Result
     let config = Arc::new(config);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let listener = runtime.block_on(http::bind(config.listen))?;
-    let listening = runtime.spawn(http::serve(listener, health.clone(), metrics, stop.clone()));
+    let board = playing(Role::Watch).then(|| Arc::new(Board::new(Arc::clone(&tables.rules), config.watch.rules.windows())));
+    let listening = runtime.spawn(http::serve(listener, health.clone(), metrics, board.clone(), stop.clone()));
     let signal = stop.clone();
     runtime.spawn(async move {
         wait_for_signal().await;
@@ -72,6 +76,16 @@ pub fn run(config: Config, roles: &[Role], from: Option<From>) -> anyhow::Result
     if playing(Role::Sink) {
         let task = sink::Task { config: Arc::clone(&config), from, stop: stop.clone(), health: health.add("sink") };
         spawn("sink".into(), Box::new(move || sink::run(task)))?;
+    }
+    if let Some(board) = board {
+        for url in &config.watch.alertmanagers {
+            let (url, resend) = (url.clone(), config.watch.resend_interval);
+            let task = alertmanager::Task { url, resend, board: Arc::clone(&board), stop: stop.clone() };
+            spawn("alertmanager".into(), Box::new(move || alertmanager::run(&task)))?;
+        }
+        let (config, tables) = (Arc::clone(&config), Arc::clone(&tables));
+        let task = watch::Task { config, tables, board, stop: stop.clone(), health: health.add("watch") };
+        spawn("watch".into(), Box::new(move || watch::run(task)))?;
     }
     drop(ended);
     let mut result = Ok(());

@@ -1,4 +1,4 @@
-//! The sink loop: failures and rate batches from Kafka into ClickHouse, each exactly once. (Long: one loop, read in one place.)
+//! The sink loop: failures, rate batches and alerts from Kafka into ClickHouse, each exactly once. (Long: one loop, read in one place.)
 //!
 //! Read it from the top: [`run`] prepares, [`Worker::turn`] fills batches and flushes them, [`Worker::flush`] takes ripe batches
 //! through intent, insert and offset. A partition is filling, pending (its batch is closed, its intent committed) or halted; each is
@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bounceflow_event::avro::{AvroError, Schemas};
-use bounceflow_event::{Failure, RateBatch};
+use bounceflow_event::{Alert, Failure, RateBatch};
 use bounceflow_warehouse::{Answer, Block, BlockBuilder, ENCODER_VERSION, LogPosition, Table, Verdict, Warehouse, judge};
 use rdkafka::Message;
 use rdkafka::consumer::ConsumerGroupMetadata;
-use rdkafka::message::{BorrowedMessage, Header, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, Header, Headers, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 
 use crate::config::Config;
@@ -23,7 +23,8 @@ use crate::metrics;
 use crate::schemas;
 use crate::starting::{self, Start};
 use crate::stop::Stop;
-use crate::trouble::{Cure, Trouble};
+use crate::trouble::{Cure, Trouble, take_over};
+use crate::watch::REPLICA;
 
 /// An intent older than this is committed again before the insert: a process that slept in between finds out that it lost its place.
 const FRESH: Duration = Duration::from_secs(1);
@@ -49,7 +50,7 @@ pub fn run(task: Task) -> anyhow::Result<()> {
     let warehouse = Warehouse::new(task.config.clickhouse.clone())?;
     if !kafka::wait_for_topics(
         &task.config.kafka,
-        &[&topics.failures, &topics.rates, &topics.dead_letter, &topics.schemas],
+        &[&topics.failures, &topics.rates, &topics.alerts, &topics.dead_letter, &topics.schemas],
         &task.stop,
         &task.health,
     )? || !wait_for_clickhouse(&task, &runtime, &warehouse)
@@ -57,9 +58,9 @@ pub fn run(task: Task) -> anyhow::Result<()> {
         return Ok(());
     }
     let id = format!("{}/{}/sink/0", task.config.deployment, task.config.ordinal);
-    let Some(producer) = take_over(&task, &id)? else { return Ok(()) };
+    let Some(producer) = take_over(&task.config, &id, &task.stop, &task.health)? else { return Ok(()) };
     let group = format!("{}.sink", task.config.deployment);
-    let consumer = Consumer::join(&task.config.kafka, "sink", &group, &id, &[&topics.failures, &topics.rates])?;
+    let consumer = Consumer::join(&task.config.kafka, "sink", &group, &id, &[&topics.failures, &topics.rates, &topics.alerts])?;
     tracing::info!(group, transactional_id = id, "Sink started");
     let mut worker = Worker::new(&task, id, producer, runtime, warehouse)?;
     while !task.stop.is_set() {
@@ -94,18 +95,6 @@ fn wait_for_clickhouse(task: &Task, runtime: &tokio::runtime::Runtime, warehouse
     false
 }
 
-/// None: told to stop before.
-fn take_over(task: &Task, id: &str) -> anyhow::Result<Option<Producer>> {
-    while !task.stop.is_set() {
-        match Producer::take_over(&task.config.kafka, id, &task.stop, &task.health).map_err(Trouble::from) {
-            Ok(producer) => return Ok(producer),
-            Err(trouble) => trouble.cure(id)?,
-        };
-        task.stop.wait(Duration::from_secs(1));
-    }
-    Ok(None)
-}
-
 struct Worker<'t> {
     task: &'t Task,
     id: String,
@@ -113,7 +102,8 @@ struct Worker<'t> {
     runtime: tokio::runtime::Runtime,
     warehouse: Warehouse,
     schemas: Schemas,
-    metrics: [metrics::Sink; 2],
+    /// As in [`Table::ALL`].
+    metrics: [metrics::Sink; 3],
     /// Captured when partitions were assigned; a transaction of a member that lost them is refused.
     group: Option<ConsumerGroupMetadata>,
     /// What the group gave.
@@ -194,7 +184,7 @@ impl<'t> Worker<'t> {
             runtime,
             warehouse,
             schemas: schemas::known()?,
-            metrics: [metrics::Sink::new(Table::Failures.name()), metrics::Sink::new(Table::Batches.name())],
+            metrics: Table::ALL.map(|table| metrics::Sink::new(table.name())),
             group: None,
             assigned: Vec::new(),
             partitions: Vec::new(),
@@ -545,7 +535,7 @@ impl<'t> Worker<'t> {
 
     fn report(&self) {
         let troubles: Vec<String> = self.partitions.iter().filter_map(Partition::trouble).collect();
-        for table in [Table::Failures, Table::Batches] {
+        for table in Table::ALL {
             let halted = self.partitions.iter().filter(|p| p.table == table && matches!(p.stage, Stage::Halted(_))).count();
             self.metrics[table as usize].halted.set(halted as f64);
         }
@@ -558,7 +548,7 @@ impl<'t> Worker<'t> {
         let mut positions = Vec::new();
         self.partitions.clear();
         for left in left {
-            let table = if left.topic == self.task.config.topics.rates { Table::Batches } else { Table::Failures };
+            let table = self.table_of(&left.topic);
             let from = self.task.from.map(|from| starting::resolve(from, consumer, &left)).transpose()?;
             let counted_to = match (left.offset, from) {
                 (None, None) => self.runtime.block_on(self.warehouse.last_offset(table, &left.topic, left.partition))?,
@@ -600,6 +590,15 @@ impl<'t> Worker<'t> {
         Ok(())
     }
 
+    fn table_of(&self, topic: &str) -> Table {
+        let topics = &self.task.config.topics;
+        match topic {
+            _ if topic == topics.rates => Table::Batches,
+            _ if topic == topics.alerts => Table::Alerts,
+            _ => Table::Failures,
+        }
+    }
+
     /// Mends what can be mended: what was not settled is read again from the committed offsets.
     fn recover(&mut self, turned: Result<(), Trouble>, consumer: &Consumer) -> anyhow::Result<()> {
         let mut turned = turned;
@@ -607,7 +606,7 @@ impl<'t> Worker<'t> {
             let aborted = matches!(trouble, Trouble::Transaction(TransactionError::Aborted(_)));
             let renew = matches!(trouble.cure(&self.id)?, Cure::NewProducer) || (aborted && self.producer.abort().is_err());
             if renew {
-                match take_over(self.task, &self.id)? {
+                match take_over(&self.task.config, &self.id, &self.task.stop, &self.task.health)? {
                     Some(producer) => self.producer = producer,
                     None => return Ok(()),
                 }
@@ -675,6 +674,13 @@ fn push(schemas: &Schemas, table: Table, builder: &mut BlockBuilder, message: &B
         Table::Batches => {
             let log_time = message.timestamp().to_millis().unwrap_or(0);
             builder.push_batch(&schemas.decode::<RateBatch>(payload)?, at, log_time);
+        }
+        Table::Alerts => {
+            let headers = message.headers();
+            let replica = headers.and_then(|headers| headers.iter().find(|h| h.key == REPLICA)?.value).unwrap_or_default();
+            let log_time = message.timestamp().to_millis().unwrap_or(0);
+            let replica = String::from_utf8_lossy(replica);
+            builder.push_alert(&schemas.decode::<Alert>(payload)?, at, &replica, log_time);
         }
     }
     Ok(())

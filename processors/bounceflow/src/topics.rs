@@ -34,6 +34,8 @@ pub fn create(config: &Config, args: &Args) -> anyhow::Result<Vec<String>> {
         (topics.failures.as_str(), args.failures_partitions, vec![("retention.ms", days(7))]),
         // One partition: its order decides every evaluation. Log append time: idle timeouts are measured in it.
         (&topics.rates, 1, vec![("retention.ms", days(8)), ("message.timestamp.type", "LogAppendTime".to_owned())]),
+        // Every transition, never compacted: a watch that starts reads from it what is firing.
+        (&topics.alerts, 1, vec![("retention.ms", days(90)), ("cleanup.policy", "delete".to_owned())]),
         (&topics.dead_letter, 1, vec![("retention.ms", days(30)), largest()]),
         (&topics.schemas, 1, vec![("cleanup.policy", "compact".to_owned())]),
     ];

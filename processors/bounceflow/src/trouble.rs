@@ -1,9 +1,15 @@
-//! Why a turn of a loop did not end well, and how far that can be mended. The same for both loops.
+//! Why a turn of a loop did not end well, and how far that can be mended. The same for every loop.
 
 use bounceflow_event::avro::AvroError;
 use rdkafka::error::KafkaError;
 
-use crate::kafka::TransactionError;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::health::Loop;
+use crate::kafka::{Producer, TransactionError};
+use crate::schemas;
+use crate::stop::Stop;
 
 /// Why a turn did not end well.
 pub enum Trouble {
@@ -44,6 +50,23 @@ impl From<AvroError> for Trouble {
     fn from(e: AvroError) -> Self {
         Self::End(e.into())
     }
+}
+
+/// Takes the transactional id over and leaves the schemas of what is written. None: told to stop before.
+pub fn take_over(config: &Config, id: &str, stop: &Stop, health: &Loop) -> anyhow::Result<Option<Producer>> {
+    while !stop.is_set() {
+        let trouble = match Producer::take_over(&config.kafka, id, stop, health) {
+            Ok(None) => return Ok(None),
+            Ok(Some(producer)) => match schemas::publish(&producer, &config.topics.schemas)? {
+                Ok(()) => return Ok(Some(producer)),
+                Err(e) => e,
+            },
+            Err(e) => e,
+        };
+        Trouble::from(trouble).cure(id)?;
+        stop.wait(Duration::from_secs(1));
+    }
+    Ok(None)
 }
 
 /// What a loop does about trouble.

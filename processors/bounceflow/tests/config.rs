@@ -88,3 +88,24 @@ fn every_mistake_is_named_at_once_with_its_path() {
     }
     assert_eq!(found.len(), 18, "{found:#?}");
 }
+
+#[test]
+fn rules_are_checked_with_everything_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rules.toml");
+    let rules = "[[rule]]\nname = 'a'\nmetric = 'hard_rate'\nwindow = '5m'\nthreshold = 0.1\nisp = 'gmial'\n\
+                 [[rule]]\nname = 'b'\nmetric = 'hard_rate'\nwindow = '5m'\nthreshold = 0.1\nisp = ['nobody', 'gm*']\n";
+    std::fs::write(&file, rules).unwrap();
+    let config = |more: &str| Config::parse(&format!("[kafka]\n'bootstrap.servers' = 'k:9092'\n[watch]\n{more}"));
+    let mistakes = config(&format!("rules = '{}'\nresend_interval_ms = 1\nalertmanagers = ['am:9093']", file.display()));
+    let text = mistakes.err().unwrap().to_string();
+    for part in ["rule a: its isp fits no provider", "watch.resend_interval_ms: is 1", "watch.alertmanagers[0]: \"am:9093\""] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert!(!text.contains("rule b"), "{text}");
+    std::fs::write(&file, "[[rule]]\nname = 'a'\nmetric = 'hard'\n").unwrap();
+    let text = config(&format!("rules = '{}'", file.display())).err().unwrap().to_string();
+    assert!(text.contains("rules.toml:3") && text.contains("window"), "{text}");
+    assert!(config("rules = '/nowhere'").err().unwrap().to_string().contains("/nowhere"));
+    assert!(config("").is_ok());
+}

@@ -229,6 +229,16 @@ impl Rule {
         &self.verdicts[0].category
     }
 
+    /// Who must act on what it decides.
+    pub fn root_cause(&self) -> RootCause {
+        self.verdicts[0].root_cause
+    }
+
+    /// What they do.
+    pub fn action(&self) -> Action {
+        self.verdicts[0].action
+    }
+
     pub(crate) fn compile(raw: RawRule, defaults: &Defaults, file: &Arc<str>, line: usize) -> Result<Self, RulesError> {
         let id: Arc<str> = raw.id.into_inner().into();
         let refuse = |reason: String| RulesError { file: file.to_string(), line, reason: format!("rule {id:?}: {reason}") };

@@ -195,6 +195,8 @@ pub struct Alert<'a> {
     #[serde(borrow)]
     pub categories: Vec<AlertCategory<'a>>,
     pub pattern: i64,
+    #[serde(default)]
+    pub pattern_rule: &'a str,
     pub sample: &'a str,
     pub root_cause: &'a str,
     pub action: &'a str,

@@ -79,7 +79,7 @@ struct DuplicateRow {
 }
 
 impl Warehouse {
-    /// Compares everything with everything. Reads all of `batches`, `delivery_rates` and the positions in `failures`.
+    /// Compares everything with everything. Reads all of `batches`, `delivery_rates` and the positions in `failures` and `alerts`.
     pub async fn audit(&self, options: &AuditOptions) -> Result<AuditReport, WarehouseError> {
         let auditor = Auditor { warehouse: self, options };
         let (partitions, gaps, overlaps) = auditor.coverage().await?;
@@ -96,6 +96,8 @@ impl Warehouse {
             ("batches", "kafka_topic, kafka_partition, kafka_offset"),
             ("failures", "kafka_topic, kafka_partition, kafka_offset"),
             ("failures", "source_topic, source_partition, source_offset, source_item"),
+            // By position alone: every replica of the watch role writes every transition.
+            ("alerts", "kafka_topic, kafka_partition, kafka_offset"),
         ] {
             duplicates.push(auditor.duplicates(table, key).await?);
         }

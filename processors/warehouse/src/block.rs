@@ -3,7 +3,7 @@
 //! A block owns its bytes until the server has said OK: a repeat sends exactly these bytes again. Column order and encoding are a
 //! promise to blocks that may be half written: whatever changes them changes [`ENCODER_VERSION`].
 
-use bounceflow_event::{CategoryCount, Failure, RateBatch, RateRow};
+use bounceflow_event::{Alert, CategoryCount, Failure, RateBatch, RateRow};
 use bytes::Bytes;
 
 use crate::row_binary::{RowWriter, count};
@@ -24,17 +24,20 @@ pub enum Table {
     Failures,
     /// `batches`, from the rates topic; it feeds `delivery_rates`.
     Batches,
+    /// `alerts`, from the alerts topic.
+    Alerts,
 }
 
 impl Table {
     /// Every table the sink writes to.
-    pub const ALL: [Self; 2] = [Self::Failures, Self::Batches];
+    pub const ALL: [Self; 3] = [Self::Failures, Self::Batches, Self::Alerts];
 
     /// Name in ClickHouse.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Failures => "failures",
             Self::Batches => "batches",
+            Self::Alerts => "alerts",
         }
     }
 }
@@ -50,6 +53,7 @@ pub const fn columns(table: Table) -> &'static [&'static str] {
     match table {
         Table::Failures => FAILURE_COLUMNS,
         Table::Batches => BATCH_COLUMNS,
+        Table::Alerts => ALERT_COLUMNS,
     }
 }
 
@@ -139,6 +143,13 @@ impl BlockBuilder {
     pub fn push_batch(&mut self, batch: &RateBatch<'_>, at: LogPosition<'_>, log_time: i64) {
         debug_assert_eq!(self.table, Table::Batches);
         write_batch(&mut self.writer, batch, at, log_time);
+        self.rows += 1;
+    }
+
+    /// Adds a row of [`Table::Alerts`]. `replica` wrote the record; `log_time` is its Kafka timestamp in milliseconds.
+    pub fn push_alert(&mut self, alert: &Alert<'_>, at: LogPosition<'_>, replica: &str, log_time: i64) {
+        debug_assert_eq!(self.table, Table::Alerts);
+        write_alert(&mut self.writer, alert, at, replica, log_time);
         self.rows += 1;
     }
 
@@ -296,6 +307,46 @@ fn write_categories(w: &mut RowWriter, categories: &[CategoryCount<'_>], of: fn(
         w.text(category.category);
         w.u64(count(of(category)));
     }
+}
+
+#[rustfmt::skip]
+const ALERT_COLUMNS: &[&str] = &[
+    "alert_id", "rule", "state", "severity", "isp", "identity", "episode_start", "event_time", "metric", "window_seconds",
+    "threshold", "numerator", "denominator", "categories", "pattern", "pattern_rule", "sample", "root_cause", "action",
+    "annotations", "replica", "log_time", "kafka_topic", "kafka_partition", "kafka_offset",
+];
+
+fn write_alert(w: &mut RowWriter, a: &Alert<'_>, at: LogPosition<'_>, replica: &str, log_time: i64) {
+    w.text(a.alert_id);
+    w.text(a.rule);
+    w.text(a.state);
+    w.text(a.severity);
+    w.text(a.isp);
+    w.text(a.identity);
+    w.millis(a.episode_start);
+    w.millis(a.event_time);
+    w.text(a.metric);
+    w.u64(count(a.window_seconds));
+    w.f64(a.threshold);
+    w.u64(count(a.numerator));
+    w.u64(count(a.denominator));
+    w.array(&a.categories, |w, c| {
+        w.text(c.category);
+        w.u64(count(c.count));
+    });
+    w.u64(a.pattern as u64);
+    w.text(a.pattern_rule);
+    w.text(a.sample);
+    w.text(a.root_cause);
+    w.text(a.action);
+    w.length(a.annotations.len());
+    for (name, value) in &a.annotations {
+        w.text(name);
+        w.text(value);
+    }
+    w.text(replica);
+    w.millis(log_time);
+    write_position(w, at);
 }
 
 fn write_position(w: &mut RowWriter, at: LogPosition<'_>) {

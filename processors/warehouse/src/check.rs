@@ -235,6 +235,7 @@ mod tests {
             TableRow { dependencies_database: vec!["b".to_owned()], dependencies_table: vec!["v3".to_owned()], ..good("t1") };
         let tables = vec![
             good("failures"),
+            good("alerts"),
             batches,
             second,
             view("v1", " TO b.t1 AS SELECT 1"),
@@ -250,7 +251,7 @@ mod tests {
     #[test]
     fn replicated_tables_need_blocks_and_seconds() {
         let full = "ReplicatedMergeTree('/p', '{replica}') ORDER BY x SETTINGS replicated_deduplication_window = 100000";
-        let tables = vec![good("batches"), table("failures", "ReplicatedMergeTree", full)];
+        let tables = vec![good("batches"), good("alerts"), table("failures", "ReplicatedMergeTree", full)];
         let defaults = HashMap::from([("replicated_deduplication_window_seconds".to_owned(), "3600".to_owned())]);
         let found = unprotected("b", tables, &defaults);
         assert_eq!(found.len(), 1);
@@ -266,6 +267,6 @@ mod tests {
         ]);
         let found = unprotected("b", vec![table("failures", "MergeTree", "MergeTree ORDER BY x")], &defaults);
         let names: Vec<_> = found.iter().map(|t| t.table.as_str()).collect();
-        assert_eq!(names, ["every table", "b.batches"]);
+        assert_eq!(names, ["every table", "b.alerts", "b.batches"]);
     }
 }

@@ -255,11 +255,11 @@ impl Warehouse {
 }
 
 /// A block of failures is split by month when it spans more. One of batches cannot be: what its view makes of a single record may
-/// span many months, and would be refused after the record is stored.
+/// span many months, and would be refused after the record is stored. Alerts have no partitions.
 fn max_partitions(table: Table) -> &'static str {
     match table {
         Table::Failures => "100",
-        Table::Batches => "0",
+        Table::Batches | Table::Alerts => "0",
     }
 }
 

@@ -29,6 +29,7 @@ pub(crate) const MIGRATIONS: &[Migration] = migrations! {
     2 "batches" "0002_batches.sql"
     3 "delivery_rates" "0003_delivery_rates.sql"
     4 "views" "0004_views.sql"
+    5 "alerts" "0005_alerts.sql"
 };
 
 /// A migration that was applied just now.

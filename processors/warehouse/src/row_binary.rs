@@ -51,6 +51,11 @@ impl RowWriter {
         self.bytes.extend_from_slice(&v.to_le_bytes());
     }
 
+    /// `Float64`
+    pub(crate) fn f64(&mut self, v: f64) {
+        self.bytes.extend_from_slice(&v.to_le_bytes());
+    }
+
     /// `DateTime64(3)` from milliseconds.
     pub(crate) fn millis(&mut self, v: i64) {
         self.i64(v.clamp(0, LAST_SECOND * 1000 + 999));
@@ -124,6 +129,7 @@ mod tests {
         check(|w| w.u32(i32::MIN), &[0, 0, 0, 0]);
         check(|w| w.i32(-2), &[0xfe, 0xff, 0xff, 0xff]);
         check(|w| w.i64(1), &[1, 0, 0, 0, 0, 0, 0, 0]);
+        check(|w| w.f64(0.5), &[0, 0, 0, 0, 0, 0, 0xe0, 0x3f]);
         check(|w| w.bool(true), &[1]);
         check(|w| w.seconds(i64::MAX), &[0xff; 4]);
         check(|w| w.seconds(-5), &[0; 4]);

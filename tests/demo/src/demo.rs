@@ -7,12 +7,14 @@ use anyhow::{Context, Result, ensure};
 use bounceflow_stack::Stack;
 
 use crate::Args;
+use crate::alerts::Alerts;
 use crate::child::Child;
 use crate::comparison::Comparison;
 use crate::expected::Expected;
 use crate::holdings::Holdings;
 use crate::interrupt::Interrupt;
 use crate::kafka::Topics;
+use crate::live::Live;
 use crate::place::{EVENTS, Place};
 use crate::screen::{self, Screen};
 use crate::view::{Moment, clock, count, frame};
@@ -22,6 +24,9 @@ use crate::watch::Watch;
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 const SETTLING: Duration = Duration::from_millis(250);
 const ENDED_WITHIN: Duration = Duration::from_secs(30);
+const READING: Duration = Duration::from_secs(3);
+/// When the incident begins: `scenario.toml`.
+const INCIDENT: Duration = Duration::from_secs(6);
 
 /// Whether what was sent is what is stored.
 pub(crate) fn run(args: &Args) -> Result<bool> {
@@ -56,8 +61,9 @@ fn show(args: &Args, interrupt: &Interrupt, stack: &Stack, place: &Place) -> Res
     ensure!(topics.records(EVENTS)? == 0, "this Kafka already has records in {EVENTS}: the demo needs one without");
     let time = if args.keep { "until Ctrl-C".to_owned() } else { format!("for {} s", args.seconds) };
     say(&format!("- sending {} events a second {time} (bounceflow simulate)", count(args.rate)))?;
-    if args.keep || args.seconds > 30 {
-        say("  from second 30 to 60 Gmail refuses 40% of news.shopwave.example, and Yahoo defers more")?;
+    if args.keep || args.seconds > 20 {
+        say("  from second 6 to 18 Gmail refuses most mail of news.shopwave.example: an alert fires, and ends")?;
+        say("- showing rates and alerts meanwhile (bounceflow top; q leaves it)")?;
     }
     let help = if args.keep { help(stack, place, &address) } else { Vec::new() };
     screen::print(&help)?;
@@ -66,8 +72,11 @@ fn show(args: &Args, interrupt: &Interrupt, stack: &Stack, place: &Place) -> Res
     let mut screen = Screen::below(&help);
     let mut watch = Watch::new(&topics, &warehouse, &address);
     let traffic = place.start_traffic(args, stack.kafka.bootstrap())?;
-    let total = (!args.keep).then(|| Duration::from_secs(args.seconds));
-    send(traffic, &mut roles, interrupt, &mut watch, &mut screen, total)?;
+    let mut alerts = Alerts::new(Instant::now());
+    // Long enough to read what stands above, where it is a terminal that top takes over.
+    interrupt.sleep_until(Instant::now() + READING);
+    let live = Live::start(place.top(&address))?;
+    send(traffic, &mut roles, interrupt, &mut watch, &mut alerts, (live, &address))?;
     let expected = Expected::read(&place.expected())?;
     ensure!(expected.complete, "the simulator ended before Kafka had everything");
     settle(&expected, &mut roles, &mut watch, &mut screen)?;
@@ -75,34 +84,34 @@ fn show(args: &Args, interrupt: &Interrupt, stack: &Stack, place: &Place) -> Res
     say("\ncomparing what was sent with what is held (OPTIMIZE TABLE delivery_rates FINAL, bounceflow audit)\n")?;
     let comparison = Comparison::new(&expected, &Holdings::gather(place, &topics, &warehouse, &address)?);
     screen::print(&comparison.lines())?;
+    say("")?;
+    screen::print(&alerts.lines(INCIDENT))?;
     roles.stop(ENDED_WITHIN)?;
     Ok(comparison.is_exact())
 }
 
-/// Watches until the traffic has ended by itself, or because somebody asked.
+/// Watches until the traffic has ended by itself, or because somebody asked. `top` shows it meanwhile.
 fn send(
     mut traffic: Child,
     roles: &mut Child,
     interrupt: &Interrupt,
     watch: &mut Watch,
-    screen: &mut Screen,
-    total: Option<Duration>,
+    alerts: &mut Alerts,
+    (live, address): (Live, &str),
 ) -> Result<()> {
-    let start = Instant::now();
+    let mut live = Some(live);
     loop {
         watch.look(interrupt);
+        // One that fails is followed by another.
+        let _ = alerts.look(address);
         roles.still_runs()?;
-        let ended = traffic.ended()?;
-        let phase = if ended.is_some() { "all is sent" } else { "traffic flows" };
-        let elapsed = start.elapsed();
-        let whole = Duration::from_secs(elapsed.as_secs());
-        let time = match total {
-            Some(total) => format!("{} of {}, {} left", clock(elapsed), clock(total), clock(total.saturating_sub(whole))),
-            None => format!("{}, until Ctrl-C", clock(elapsed)),
-        };
-        let moment = Moment { phase: phase.to_owned(), time };
-        screen.draw(|size| frame(&watch.picture, &moment, size.columns, size.rows))?;
-        match ended {
+        if let Some(top) = &mut live
+            && !top.runs()?
+        {
+            live = None;
+            say("top has been left; the traffic goes on to its end, Ctrl-C ends it now")?;
+        }
+        match traffic.ended()? {
             Some(status) if status.success() => return Ok(()),
             Some(status) => return Err(traffic.died(status)),
             None if interrupt.asked() => return traffic.stop(ENDED_WITHIN),

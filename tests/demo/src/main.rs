@@ -15,6 +15,8 @@ mod history;
 mod watch;
 mod view;
 mod screen;
+mod live;
+mod alerts;
 mod holdings;
 mod comparison;
 mod demo;
@@ -46,7 +48,7 @@ pub(crate) struct Args {
     keep: bool,
 
     /// How long to send
-    #[arg(long, default_value_t = 75, value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "keep")]
+    #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "keep")]
     seconds: u64,
 
     /// Events sent per second

@@ -1,6 +1,7 @@
 //! Owns the folder of this demo (configuration, logs, what was sent) and the ways to call `bounceflow` there.
 
 use std::fs;
+use std::io::{self, IsTerminal};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command, Stdio};
@@ -22,7 +23,8 @@ pub(crate) const EVENTS: &str = "delivery.events";
 pub(crate) const DEAD_LETTER: &str = "bounceflow.dead-letter";
 
 const INPUT_PARTITIONS: &str = "6";
-const SCENARIO: &str = include_str!("../../../processors/bounceflow/scenarios/gmail-refuses-one-sender.toml");
+const SCENARIO: &str = include_str!("../scenario.toml");
+const RULES: &str = include_str!("../rules.toml");
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
 // Removes the folder when this program is gone, however it went: then its input ends.
@@ -50,12 +52,16 @@ impl Place {
              [kafka]\n\"bootstrap.servers\" = {kafka:?}\n\"broker.address.family\" = \"v4\"\n\n\
              [[inputs]]\ntopic = \"{EVENTS}\"\n\n\
              [clickhouse]\nurl = {clickhouse:?}\n\n\
+             # Events come in order here, so event time need not wait long.\n\
+             [watch]\nrules = {rules:?}\nlateness_s = 5\nidle_s = 5\n\n\
              # Port 0: a free one; the log says which.\n[http]\nlisten = \"127.0.0.1:0\"\n",
+            rules = place.file("rules.toml").display().to_string(),
             kafka = stack.kafka.bootstrap(),
             clickhouse = stack.clickhouse.url(),
         );
         fs::write(place.config(), config)?;
         fs::write(place.file("scenario.toml"), SCENARIO)?;
+        fs::write(place.file("rules.toml"), RULES)?;
         Ok(place)
     }
 
@@ -123,6 +129,14 @@ impl Place {
             command.arg("--duration").arg(format!("{}s", args.seconds));
         }
         Child::start("bounceflow simulate", command, &self.file("simulate.log"))
+    }
+
+    /// `bounceflow top` on this terminal.
+    pub(crate) fn top(&self, address: &str) -> Command {
+        let mut command = self.bounceflow();
+        command.args(["top", "--window", "60", "--interval", if io::stdout().is_terminal() { "1" } else { "10" }]);
+        command.arg("--url").arg(format!("http://{address}"));
+        command
     }
 
     fn file(&self, name: &str) -> PathBuf {

@@ -9,7 +9,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Headers, Message};
+use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::Value;
@@ -29,6 +29,8 @@ pub struct Outgoing {
     pub payload: Option<Vec<u8>>,
     /// Kafka time, milliseconds; none: now.
     pub timestamp: Option<i64>,
+    /// Names and values.
+    pub headers: Vec<(String, String)>,
 }
 
 impl Outgoing {
@@ -41,6 +43,13 @@ impl Outgoing {
     #[must_use]
     pub fn to(mut self, partition: i32) -> Self {
         self.partition = partition;
+        self
+    }
+
+    /// The same with one more header.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
 }
@@ -194,6 +203,10 @@ impl Kafka {
             out.key = record.key.as_deref();
             out.payload = record.payload.as_deref();
             out.timestamp = record.timestamp;
+            if !record.headers.is_empty() {
+                let headers = record.headers.iter().map(|(key, value)| Header { key, value: Some(value) });
+                out.headers = Some(headers.fold(OwnedHeaders::new(), OwnedHeaders::insert));
+            }
             producer.send(out).map_err(|(e, _)| e)?;
             let end = next.get_mut(record.partition as usize).context("no such partition")?;
             offsets.push(*end);

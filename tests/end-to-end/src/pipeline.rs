@@ -92,13 +92,13 @@ impl Pipeline {
     pub fn builder(name: &str) -> Result<Builder> {
         let text = format!(
             "deployment = '{name}'\n[[inputs]]\ntopic = '{name}.events'\n\
-             [topics]\nfailures = '{name}.failures'\nrates = '{name}.rates'\ndead_letter = '{name}.dead-letter'\nschemas = '{name}.schemas'\n\
+             [topics]\nfailures = '{name}.failures'\nrates = '{name}.rates'\nalerts = '{name}.alerts'\ndead_letter = '{name}.dead-letter'\nschemas = '{name}.schemas'\n\
              [classify]\nthreads = 1\n[sink]\nlinger_ms = 100\n[clickhouse]\ndatabase = '{name}'\n[http]\nlisten = '127.0.0.1:0'\n"
         );
         Ok(Builder { name: name.to_owned(), tree: toml::from_str(&text)?, inputs: 1, migrate: true })
     }
 
-    /// A topic of this deployment: `events`, `failures`, `rates`, `dead-letter` or `schemas`.
+    /// A topic of this deployment: `events`, `failures`, `rates`, `alerts`, `dead-letter` or `schemas`.
     pub fn topic(&self, which: &str) -> String {
         format!("{}.{which}", self.name)
     }
@@ -133,8 +133,8 @@ impl Pipeline {
 
     /// A role's consumer group.
     pub fn group(&self, role: &str) -> Result<Group> {
-        let (events, failures, rates) = (self.topic("events"), self.topic("failures"), self.topic("rates"));
-        let topics: &[&str] = if role == "sink" { &[&failures, &rates] } else { &[&events] };
+        let [events, failures, rates, alerts] = ["events", "failures", "rates", "alerts"].map(|which| self.topic(which));
+        let topics: &[&str] = if role == "sink" { &[&failures, &rates, &alerts] } else { &[&events] };
         Group::new(&self.kafka.bootstrap, &self.group_name(role), topics)
     }
 
@@ -148,10 +148,24 @@ impl Pipeline {
         })
     }
 
+    /// A further configuration file that differs in one setting.
+    pub fn config_with(&self, path: &[&str], value: &str) -> Result<PathBuf> {
+        let tree = toml::from_str(&fs::read_to_string(&self.config)?)?;
+        let builder = Builder { name: self.name.clone(), tree, inputs: 1, migrate: false }.set(path, value)?;
+        let file = self.folder.path().join(format!("bounceflow-{}-{value}.toml", path.join("-")));
+        fs::write(&file, toml::to_string(&builder.tree)?)?;
+        Ok(file)
+    }
+
     /// Starts `bounceflow run` with one role, or with all (`all`).
     pub fn run(&self, role: &str, ordinal: u32, more: &[&str]) -> Result<Process> {
+        self.run_on(&self.config, role, ordinal, more)
+    }
+
+    /// The same with another configuration file.
+    pub fn run_on(&self, config: &Path, role: &str, ordinal: u32, more: &[&str]) -> Result<Process> {
         let mut command = self.bounceflow()?;
-        command.arg("run").arg("--config").arg(&self.config).env("BOUNCEFLOW__ORDINAL", ordinal.to_string());
+        command.arg("run").arg("--config").arg(config).env("BOUNCEFLOW__ORDINAL", ordinal.to_string());
         if role != "all" {
             command.args(["--role", role]);
         }

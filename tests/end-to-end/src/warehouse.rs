@@ -42,7 +42,7 @@ impl Pipeline {
 
     /// Merges every table, so that what merges lose is lost before it is looked for.
     pub fn optimize(&self) -> Result<()> {
-        for table in ["failures", "batches", "delivery_rates"] {
+        for table in ["failures", "batches", "delivery_rates", "alerts"] {
             self.value(&format!("OPTIMIZE TABLE {{db}}.{table} FINAL"))?;
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Owns the cache of downloaded servers. It must not fetch by itself: the ordinary clients `mvn` and `npm` do.
+//! Owns the cache of downloaded servers. It must not fetch by itself: the ordinary clients `mvn`, `npm` and `apt-get` do.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, IsTerminal, Write};
@@ -74,6 +74,36 @@ pub(crate) fn clickhouse() -> Result<PathBuf> {
         Ok(())
     })?;
     Ok(folder.join("libchdb.so"))
+}
+
+/// The program, from Debian's package: it looks for its templates in a fixed place, so it has to be installed.
+pub(crate) fn alertmanager() -> Result<PathBuf> {
+    let program = PathBuf::from("/usr/bin/prometheus-alertmanager");
+    let wanted = "Alertmanager (Debian: apt install prometheus-alertmanager), or name a running one in BOUNCEFLOW_ALERTMANAGER";
+    if program.is_file() {
+        return Ok(program);
+    }
+    require("apt-get", "--version", wanted)?;
+    let log = log_folder()?;
+    let apt = |args: &[&str]| {
+        let mut apt = Command::new("apt-get");
+        // In this run level Debian starts no services, so the server is installed only.
+        apt.args(args).env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1");
+        fetch(apt, &log, "Alertmanager", |_| "installing the package".into())
+    };
+    let install = || apt(&["install", "-q", "-y", "--no-install-recommends", "prometheus-alertmanager"]);
+    // A machine that never asked has no lists of packages.
+    let installed = install().or_else(|first| apt(&["update", "-q"]).and_then(|()| install()).map_err(|_| first));
+    let _ = fs::remove_dir_all(&log);
+    installed.with_context(|| format!("install {wanted}"))?;
+    ensure!(program.is_file(), "apt-get did not deliver {}", program.display());
+    Ok(program)
+}
+
+fn log_folder() -> Result<PathBuf> {
+    let folder = env::temp_dir().join(format!("bounceflow-install-{:016x}", random()));
+    fs::create_dir(&folder)?;
+    Ok(folder)
 }
 
 /// The folder `name` of the cache; `fill` fills it under another name if it is not there, so that half of it never counts.

@@ -1,4 +1,4 @@
-//! Starts, pauses, kills and stops real Kafka and ClickHouse servers for tests, demo and benchmarks.
+//! Starts, pauses, kills and stops real Kafka, ClickHouse and Alertmanager servers for tests, demo and benchmarks.
 //!
 //! ```no_run
 //! # fn main() -> anyhow::Result<()> {
@@ -10,12 +10,14 @@
 //! # Ok(()) } // dropped: servers and data folders are gone, as they are when this process is SIGKILLed
 //! ```
 //!
-//! The servers are downloaded once into `$XDG_CACHE_HOME/bounceflow` (else `~/.cache/bounceflow`) by `mvn` and `npm`. Where
-//! `BOUNCEFLOW_KAFKA` or `BOUNCEFLOW_CLICKHOUSE` names a running server, `start` uses that one.
+//! The servers are downloaded once into `$XDG_CACHE_HOME/bounceflow` (else `~/.cache/bounceflow`) by `mvn`, `npm` and
+//! `apt-get`. Where `BOUNCEFLOW_KAFKA`, `BOUNCEFLOW_CLICKHOUSE` or `BOUNCEFLOW_ALERTMANAGER` names a running server, `start` uses
+//! that one.
 //!
 //! It must not know anything of topics, tables or schemas: what runs on the servers is its callers' business.
 #![cfg(target_os = "linux")]
 
+mod alertmanager;
 mod clickhouse;
 mod download;
 mod guardian;
@@ -25,6 +27,7 @@ mod ports;
 mod server;
 mod stack;
 
+pub use alertmanager::Alertmanager;
 pub use clickhouse::{ClickHouse, ClickHouseOptions, ClickHouseUser};
 pub use kafka::{Kafka, KafkaOptions};
 pub use stack::Stack;

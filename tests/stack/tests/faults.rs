@@ -4,7 +4,7 @@
 use std::thread;
 use std::time::Duration;
 
-use bounceflow_stack::{ClickHouse, ClickHouseOptions, ClickHouseUser, Kafka, KafkaOptions};
+use bounceflow_stack::{Alertmanager, ClickHouse, ClickHouseOptions, ClickHouseUser, Kafka, KafkaOptions};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfig};
@@ -51,6 +51,17 @@ fn kafka_keeps_its_data_over_a_kill() {
         assert_eq!(kafka.bootstrap(), address);
         assert_eq!(first_bytes(&kafka, round.into()), (1..=round).collect::<Vec<_>>());
     }
+}
+
+#[test]
+fn alertmanager_comes_back_on_its_port() {
+    let alertmanager = Alertmanager::start_own().unwrap();
+    let url = alertmanager.url().to_owned();
+    assert_eq!(alertmanager.alerts().unwrap().trim(), "[]");
+    alertmanager.kill().unwrap();
+    alertmanager.alerts().unwrap_err();
+    alertmanager.restart().unwrap();
+    assert_eq!((alertmanager.url(), alertmanager.alerts().unwrap().trim()), (&*url, "[]"));
 }
 
 #[test]

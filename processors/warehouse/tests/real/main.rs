@@ -13,3 +13,4 @@ mod views;
 mod answers;
 mod broken_answers;
 mod audit;
+mod alerts;

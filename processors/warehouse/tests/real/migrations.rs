@@ -20,6 +20,9 @@ async fn migrating_creates_everything_once() {
 
     let tables = db.query("SELECT name FROM system.tables WHERE database = 'DB' ORDER BY name FORMAT TSV");
     let expected = [
+        "alert_history",
+        "alert_transitions",
+        "alerts",
         "batches",
         "delivery_rates",
         "delivery_rates_mv",

@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 
-use bounceflow_event::{CategoryCount, Failure, IgnoredCount, PatternCount, RateBatch, RateRow, RecipientHash, Source, Tags};
+use bounceflow_event::{
+    Alert, AlertCategory, CategoryCount, Failure, IgnoredCount, PatternCount, RateBatch, RateRow, RecipientHash, Source, Tags,
+};
 use bounceflow_warehouse::{Answer, Block, BlockBuilder, LogPosition, Settings, Table, Warehouse, columns};
 use serde_json::{Value, json};
 
-use crate::support::{Db, LATER, failure, failures, rate_row};
+use crate::support::{Db, LATER, NOON, alert, failure, failures, rate_row};
 
 const AT: LogPosition<'_> = LogPosition { topic: "té\u{1F4EC}", partition: i32::MAX, offset: i64::MAX };
 
@@ -188,6 +190,53 @@ async fn every_field_of_a_batch() {
         "rows.late_bounce_categories": [{"invalid_recipient": 1}, {"x": 9}],
     });
     assert_eq!(stored(&db, block.finish()).await, expect);
+}
+
+#[tokio::test]
+async fn every_field_of_an_alert() {
+    let db = Db::new("alert").await;
+    let mut block = BlockBuilder::new(Table::Alerts);
+    let annotations = [("summary".to_owned(), "ö\n'\"\\".to_owned()), (String::new(), String::new())];
+    let extreme = Alert { annotations: annotations.into(), ..alert("é/gmail/1", "firing", 60, 300) };
+    block.push_alert(&extreme, AT, "p/0/watch", NOON + 1);
+    let expect = json!({
+        "alert_id": "é/gmail/1", "rule": "blocked", "state": "firing", "severity": "critical", "isp": "gmail",
+        "identity": "news.example", "episode_start": "2026-03-10 12:00:00.000", "event_time": "2026-03-10 12:01:00.000",
+        "metric": "blocked_rate", "window_seconds": 900, "threshold": 0.2, "numerator": 300, "denominator": 1000,
+        "categories": {"reputation": 299, "policy": 1}, "pattern": u64::MAX - 6, "pattern_rule": "generic.blocked", "sample": "550 5.7.1 blocked",
+        "root_cause": "reputation", "action": "request_delisting", "annotations": {"summary": "ö\n'\"\\", "": ""},
+        "replica": "p/0/watch", "log_time": "2026-03-10 12:00:00.001",
+        "kafka_topic": "té\u{1F4EC}", "kafka_partition": i32::MAX, "kafka_offset": i64::MAX,
+    });
+    assert_eq!(stored(&db, block.finish()).await, expect);
+}
+
+#[tokio::test]
+async fn an_alert_beyond_every_range_is_clamped() {
+    let db = Db::new("alert_clamped").await;
+    let mut block = BlockBuilder::new(Table::Alerts);
+    let empty = Alert {
+        episode_start: i64::MIN,
+        event_time: i64::MAX,
+        window_seconds: -1,
+        threshold: -0.0,
+        numerator: -1,
+        denominator: i64::MIN,
+        categories: vec![AlertCategory { category: "", count: -5 }],
+        pattern: i64::MIN,
+        annotations: Default::default(),
+        ..alert("", "", 0, 0)
+    };
+    block.push_alert(&empty, AT, "", i64::MIN);
+    let row = stored(&db, block.finish()).await;
+    let expect = json!({
+        "episode_start": "1970-01-01 00:00:00.000", "event_time": "2106-02-07 06:28:15.999", "window_seconds": 0,
+        "numerator": 0, "denominator": 0, "categories": {"": 0}, "pattern": 1_u64 << 63, "annotations": {}, "replica": "",
+        "log_time": "1970-01-01 00:00:00.000",
+    });
+    for (column, value) in expect.as_object().unwrap() {
+        assert_eq!(&row[column], value, "{column}");
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use bounceflow_event::{CategoryCount, Failure, RateBatch, RateRow, RecipientHash, Source, Tags};
+use bounceflow_event::{Alert, AlertCategory, CategoryCount, Failure, RateBatch, RateRow, RecipientHash, Source, Tags};
 use bounceflow_stack::{ClickHouse, ClickHouseOptions, ClickHouseUser};
 use bounceflow_warehouse::{Block, BlockBuilder, LogPosition, Settings, Table, Warehouse};
 use tokio::sync::{Mutex, MutexGuard};
@@ -204,6 +204,45 @@ pub(crate) fn batches_at(log_time: i64, first: i64, batches: &[RateBatch<'_>]) -
     for (offset, batch) in (first..).zip(batches) {
         let at = LogPosition { topic: "bounceflow.rates", partition: 0, offset };
         block.push_batch(batch, at, log_time + offset * 1000);
+    }
+    block.finish()
+}
+
+/// A transition of the alert `id`, whose episode started at noon.
+pub(crate) fn alert(id: &'static str, state: &'static str, after_seconds: i64, numerator: i64) -> Alert<'static> {
+    Alert {
+        alert_id: id,
+        rule: "blocked",
+        state,
+        severity: "critical",
+        isp: "gmail",
+        identity: "news.example",
+        episode_start: NOON,
+        event_time: NOON + after_seconds * 1000,
+        metric: "blocked_rate",
+        window_seconds: 900,
+        threshold: 0.2,
+        numerator,
+        denominator: 1000,
+        categories: vec![
+            AlertCategory { category: "reputation", count: numerator - 1 },
+            AlertCategory { category: "policy", count: 1 },
+        ],
+        pattern: -7,
+        pattern_rule: "generic.blocked",
+        sample: "550 5.7.1 blocked",
+        root_cause: "reputation",
+        action: "request_delisting",
+        annotations: [("summary".to_owned(), format!("as {state}"))].into(),
+    }
+}
+
+/// A block of alerts at offsets from `first`, a second apart, as `replica` wrote them.
+pub(crate) fn alerts(first: i64, replica: &str, alerts: &[Alert<'_>]) -> Block {
+    let mut block = BlockBuilder::new(Table::Alerts);
+    for (offset, alert) in (first..).zip(alerts) {
+        let at = LogPosition { topic: "bounceflow.alerts", partition: 0, offset };
+        block.push_alert(alert, at, replica, NOON + offset * 1000);
     }
     block.finish()
 }
