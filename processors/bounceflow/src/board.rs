@@ -417,3 +417,93 @@ fn row(isp: &str, identity: &str, c: &Counts, spark: Vec<Option<f64>>) -> api::R
 fn ratio(numerator: u64, denominator: u64) -> Option<f64> {
     (denominator > 0).then(|| numerator as f64 / denominator as f64)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use bounceflow_event::{RateRow, Source};
+    use bounceflow_window::{Rules, Settings};
+
+    use super::*;
+
+    const NOW: i64 = 1_790_000_000_000;
+
+    fn board() -> Board {
+        let rules =
+            "[[rule]]\nname = 'r'\nmetric = 'bounce_rate'\nwindow = '5m'\nthreshold = 0.5\nmin_volume = 1\nkeep_firing = '0s'\n";
+        let rules = Arc::new(Rules::parse(rules, "r").unwrap());
+        let board = Board::new(Arc::new(Classification::builtin().unwrap()), rules.windows());
+        board.open(Watch::new(rules, Settings::default()), &[]);
+        board
+    }
+
+    fn row(isp: &'static str, identity: &'static str, deliveries: i64, hard: i64) -> RateRow<'static> {
+        RateRow { bucket: NOW / 1000 - 60, isp, identity, deliveries, hard, ..RateRow::default() }
+    }
+
+    /// Folds rows and lets event time reach `second` after NOW.
+    fn fold(board: &Board, second: i64, rows: Vec<RateRow<'_>>) -> Vec<Transition> {
+        let time = NOW + 1000 * second;
+        let source = Source { topic: "t", max_event_time: Some(time + 30_000), ..Source::default() };
+        let mut out = Vec::new();
+        let batch = RateBatch { parts: 1, rows, sources: vec![source], ..RateBatch::default() };
+        board.fold(&batch, time, &mut out);
+        board.changed(out.clone());
+        out
+    }
+
+    fn keys(board: &Board, query: &[(&str, &str)]) -> Result<Vec<String>, String> {
+        let object: serde_json::Map<String, serde_json::Value> =
+            query.iter().map(|(k, v)| ((*k).to_owned(), v.parse::<u32>().map_or_else(|_| (*v).into(), Into::into))).collect();
+        let query: Query = serde_json::from_value(object.into()).map_err(|e| e.to_string())?;
+        board.rates(&query).map(|rates| rates.rows.iter().map(|r| format!("{}×{}", r.isp, r.identity)).collect())
+    }
+
+    #[test]
+    fn rates_are_filtered_sorted_and_cut() {
+        let board = board();
+        assert_eq!(keys(&board, &[]), Ok(vec![]), "nothing read yet");
+        let rows = vec![row("gmail", "a.example", 90, 10), row("yahoo", "a.example", 50, 1), row("gmail", "b.example", 10, 5)];
+        fold(&board, 0, rows);
+        let check = |query: &[(&str, &str)], expect: &[&str]| assert_eq!(keys(&board, query).unwrap(), expect, "{query:?}");
+        check(&[], &["gmail×a.example", "yahoo×a.example", "gmail×b.example"]);
+        check(&[("sort", "hard_rate")], &["gmail×b.example", "gmail×a.example", "yahoo×a.example"]);
+        check(&[("sort", "hard_rate"), ("order", "asc"), ("limit", "1")], &["yahoo×a.example"]);
+        check(&[("isp", "g*")], &["gmail×a.example", "gmail×b.example"]);
+        check(&[("identity", "{b,c}.example")], &["gmail×b.example"]);
+        check(&[("contains", "YAH")], &["yahoo×a.example"]);
+        check(&[("scope", "identity")], &["×a.example", "×b.example"]);
+        check(&[("scope", "overall"), ("window", "300")], &["×"]);
+        for (name, value) in [("scope", "all"), ("window", "61"), ("sort", "luck"), ("order", "up"), ("isp", "[")] {
+            let refused = keys(&board, &[(name, value)]).unwrap_err();
+            assert!(refused.starts_with(name), "{refused}");
+        }
+        assert!(keys(&board, &[("color", "red")]).unwrap_err().contains("color"));
+        let rates = board.rates(&Query::default()).unwrap();
+        assert_eq!((rates.total, rates.window_seconds), (3, 300));
+        let first = &rates.rows[0];
+        assert_eq!((first.outcomes, first.hard_rate, first.complaint_rate), (100, Some(0.1), Some(0.0)));
+        assert_eq!(first.spark.iter().flatten().count(), 1, "all in one bucket: {:?}", first.spark);
+    }
+
+    #[test]
+    fn what_fires_is_sent_once_the_end_was_seen_and_what_is_over_for_a_while() {
+        let board = board();
+        let fired = fold(&board, 0, vec![row("gmail", "a.example", 10, 90)]);
+        assert_eq!(fired.len(), 1);
+        assert!(board.outgoing().is_none(), "what is read so far is of the past");
+        assert!(!board.status().ready);
+        board.caught_up(0);
+        let (version, sent) = board.outgoing().unwrap();
+        assert_eq!((sent.len(), sent[0].resolved_at), (1, None));
+        assert_eq!(board.alerts().alerts[0].state, "firing");
+        fold(&board, 400, vec![]);
+        let (after, sent) = board.outgoing().unwrap();
+        assert!(after > version && sent.len() == 1);
+        assert_eq!(sent[0].resolved_at, Some(sent[0].alert.event_time));
+        let alerts = board.alerts().alerts;
+        assert_eq!((alerts.len(), &*alerts[0].state), (1, "resolved"));
+        assert_eq!(alerts[0].fired_at, Some(sent[0].fired_at));
+        assert!(board.status().ready);
+    }
+}
