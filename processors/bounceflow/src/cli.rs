@@ -82,8 +82,8 @@ enum Command {
         json: bool,
     },
     /// Print the built-in alert rules, to begin a rule file of your own with
-    #[command(after_help = "Name the file in watch.rules; check-config checks it.\n\nExample: bounceflow rules > rules.toml")]
-    Rules,
+    #[command(after_help = "Name the file in watch.rules; check-config checks it.\n\nExample: bounceflow alert-rules > rules.toml")]
+    AlertRules,
     Simulate(simulate::Args),
     Top(top::Args),
 }
@@ -141,7 +141,7 @@ fn act(command: Command) -> anyhow::Result<ExitCode> {
             return Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(1) });
         }
         Command::Top(args) => top::run(args)?,
-        Command::Rules => write!(out, "{}", bounceflow_window::DEFAULT_RULES)?,
+        Command::AlertRules => write!(out, "{}", bounceflow_window::DEFAULT_RULES)?,
         Command::Simulate(args) => {
             let sent = simulate::run(args)?;
             writeln!(out, "{}", serde_json::to_string(&sent.totals)?)?;

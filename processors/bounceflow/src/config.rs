@@ -221,7 +221,7 @@ impl Default for RawSink {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RawWatch {
-    /// File of threshold rules; unset: those built in (`bounceflow rules` prints them).
+    /// File of threshold rules; unset: those built in (`bounceflow alert-rules` prints them).
     pub rules: Option<PathBuf>,
     /// Addresses of the Alertmanagers, each is sent every alert: `http://alertmanager:9093`.
     pub alertmanagers: Vec<String>,
