@@ -46,7 +46,7 @@ end-to-end: ## The whole path on real servers while processes are killed
 
 bench: prepare ## Speed beside its ceiling, latency; figures to target/figures
 	$(CARGO) build --release --locked -p bounceflow -p bounceflow-stack -p bounceflow-end-to-end -p bounceflow-bench
-	$(CARGO) bench --locked -p bounceflow-bench --bench window --bench pipeline
+	$(CARGO) bench --locked -p bounceflow-bench --bench replies --bench window --bench pipeline
 
 # One after the other: there are few cores, and each step says what it found.
 .NOTPARALLEL:

@@ -85,9 +85,10 @@ fn send(agent: &ureq::Agent, endpoint: &str, body: &Value) -> Result<(), String>
 /// Labels are what makes an alert the same alert: rule, key and severity, nothing that changes.
 fn body(task: &Task, alerts: &[Outgoing]) -> Value {
     let until = now_ms() + (task.resend * INTERVALS).as_millis() as i64;
+    let rules = task.board.classification();
     let all = alerts.iter().map(|outgoing| {
         let alert = &outgoing.alert;
-        let (cause, action) = evidence::cause_and_action(task.board.classification(), alert);
+        let (cause, action) = evidence::cause_and_action(&rules, alert);
         json!({
             "labels": {
                 "alertname": alert.rule,

@@ -1,4 +1,4 @@
-//! What the watch knows, for people to look at: the loop writes, the HTTP side and the senders to Alertmanager read.
+//! What the watch knows, for people to look at: the loop writes, the HTTP side and the senders to Alertmanager read. (Long: its tests.)
 //!
 //! Owns the lock around [`Watch`] and how its values become `api` answers. It decides nothing.
 
@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use crate::api;
 use crate::evidence;
+use crate::rules::Current;
 
 /// Alerts that are over are shown, and sent to Alertmanager as resolved, for this long of wall clock.
 const REMEMBER: Duration = Duration::from_secs(15 * 60);
@@ -28,7 +29,7 @@ const MAX_ROWS: usize = 10_000;
 /// What the watch knows.
 pub struct Board {
     inner: RwLock<Inner>,
-    classification: Arc<Classification>,
+    classification: Arc<Current>,
     windows: Vec<WindowSpec>,
 }
 
@@ -80,7 +81,7 @@ pub struct Query {
 
 impl Board {
     /// Nothing known yet.
-    pub fn new(classification: Arc<Classification>, windows: Vec<WindowSpec>) -> Self {
+    pub fn new(classification: Arc<Current>, windows: Vec<WindowSpec>) -> Self {
         Self { inner: RwLock::default(), classification, windows }
     }
 
@@ -248,7 +249,7 @@ impl Board {
     }
 
     fn alert(&self, t: &Transition, fired_at: Option<i64>, resolved_at: Option<i64>) -> api::Alert {
-        let (cause, action) = evidence::cause_and_action(&self.classification, t);
+        let (cause, action) = evidence::cause_and_action(&self.classification(), t);
         api::Alert {
             id: t.alert_id.clone(),
             rule: t.rule.clone(),
@@ -299,8 +300,8 @@ impl Board {
     }
 
     /// Root cause and action as the classification rules have them.
-    pub fn classification(&self) -> &Classification {
-        &self.classification
+    pub fn classification(&self) -> Arc<Classification> {
+        self.classification.get()
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Inner> {
@@ -432,7 +433,7 @@ mod tests {
         let rules =
             "[[rule]]\nname = 'r'\nmetric = 'bounce_rate'\nwindow = '5m'\nthreshold = 0.5\nmin_volume = 1\nkeep_firing = '0s'\n";
         let rules = Arc::new(Rules::parse(rules, "r").unwrap());
-        let board = Board::new(Arc::new(Classification::builtin().unwrap()), rules.windows());
+        let board = Board::new(Arc::new(Current::new(Arc::new(Classification::builtin().unwrap()))), rules.windows());
         board.open(Watch::new(rules, Settings::default()), &[]);
         board
     }

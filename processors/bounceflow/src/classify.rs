@@ -1,6 +1,6 @@
 //! The classify loop: records in, counts and failures out, both and the input offsets in one Kafka transaction.
 //!
-//! Read it from the top: [`run`] prepares, [`Worker::turn`] waits for one event and acts, [`Worker::record`] settles a record,
+//! Read it from the top: [`run`] prepares, [`Worker::turn`] waits for events and acts, [`Worker::record`] settles a record,
 //! [`Worker::commit`] ends a transaction. What a record means is decided in [`process`](crate::process); what it adds up to is kept
 //! in [`counts`](crate::counts). One thread, one topic, one transactional id.
 
@@ -97,7 +97,6 @@ struct Worker<'t> {
     /// Reasons, for the metrics: they count what is committed.
     ignored: Vec<&'static str>,
     rejected: Vec<&'static str>,
-    until_clock: u32,
 }
 
 /// What this transaction covers of one partition.
@@ -134,26 +133,38 @@ impl<'t> Worker<'t> {
             failures: 0,
             ignored: Vec::new(),
             rejected: Vec::new(),
-            until_clock: CLOCK_EVERY,
         })
     }
 
-    /// Waits for one event, acts on it, and commits when it is time.
+    /// Waits for an event, acts on it and on the records behind it, and commits when it is time.
     fn turn(&mut self, consumer: &Consumer) -> Result<(), Trouble> {
         let interval = self.task.config.classify.transaction_interval;
-        let wait = match self.open {
-            Some(since) if self.until_clock == CLOCK_EVERY => interval.saturating_sub(since.elapsed()),
-            Some(_) => interval,
-            None => Duration::from_millis(100),
-        };
-        match consumer.poll(wait) {
-            Event::Record(message) => {
-                self.record(&message)?;
-                self.until_clock -= 1;
-                if self.until_clock > 0 && self.records < self.task.config.classify.max_transaction_records {
-                    return Ok(());
-                }
+        let mut wait = self.open.map_or(Duration::from_millis(100), |since| interval.saturating_sub(since.elapsed()));
+        for _ in 0..CLOCK_EVERY {
+            if !self.act(consumer.poll(wait), consumer)? || self.is_full() {
+                break;
             }
+            // Only what is there already: waiting again would make the transaction late.
+            wait = Duration::ZERO;
+        }
+        match self.open {
+            Some(since) if self.is_full() || since.elapsed() >= interval => self.commit(),
+            None if self.group.is_some() && self.partitions.iter().flatten().any(Partition::wants_listing) => {
+                self.begin()?;
+                self.commit()
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.records >= self.task.config.classify.max_transaction_records
+    }
+
+    /// Whether it was a record, so that another may follow at once.
+    fn act(&mut self, event: Event<'_>, consumer: &Consumer) -> Result<bool, Trouble> {
+        match event {
+            Event::Record(message) => return self.record(&message).map(|()| true),
             Event::End(partition) => {
                 if let Some(Some(partition)) = self.partitions.get_mut(partition as usize) {
                     partition.end_reached = true;
@@ -178,16 +189,7 @@ impl<'t> Worker<'t> {
             }
             Event::Idle => {}
         }
-        self.until_clock = CLOCK_EVERY;
-        let full = self.records >= self.task.config.classify.max_transaction_records;
-        match self.open {
-            Some(since) if full || since.elapsed() >= interval => self.commit(),
-            None if self.group.is_some() && self.partitions.iter().flatten().any(Partition::wants_listing) => {
-                self.begin()?;
-                self.commit()
-            }
-            _ => Ok(()),
-        }
+        Ok(false)
     }
 
     /// Settles every item of a record: counted, written as a failure, ignored by reason, or dead-lettered.
@@ -272,8 +274,10 @@ impl<'t> Worker<'t> {
         Ok(self.producer.send(record)?)
     }
 
+    /// Here alone other rules are taken: a transaction, and so every `RateBatch`, has one version of them.
     fn begin(&mut self) -> Result<(), Trouble> {
         self.producer.begin()?;
+        self.scratch.renew(&self.task.tables);
         self.open = Some(Instant::now());
         Ok(())
     }
@@ -302,7 +306,7 @@ impl<'t> Worker<'t> {
         let offsets: Vec<_> = sources.iter().map(|s| (topic.to_owned(), s.partition, s.last_offset + 1, String::new())).collect();
         let header = BatchHeader {
             producer: &self.id,
-            rules_version: self.task.tables.rules.version(),
+            rules_version: self.scratch.rules().version(),
             pattern_version: PATTERN_VERSION as i32,
         };
         let mut trouble = Ok(());

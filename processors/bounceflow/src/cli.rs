@@ -4,13 +4,14 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use bounceflow_classify::RulesErrors;
 use bounceflow_warehouse::AuditOptions;
 use clap::{Parser, Subcommand};
 
 use crate::config::{Config, Mistakes};
 use crate::run::{self, Role};
 use crate::starting::From;
-use crate::{explain, simulate, top, topics};
+use crate::{explain, rules, simulate, top, topics};
 
 /// Streaming processor for e-mail delivery events on Kafka: exact failure rates and classified failures in ClickHouse.
 #[derive(Parser)]
@@ -25,10 +26,10 @@ struct Cli {
 }
 
 #[derive(clap::Args)]
-struct Configured {
+pub(crate) struct Configured {
     /// Configuration file
     #[arg(long, short, env = "BOUNCEFLOW_CONFIG", default_value = "bounceflow.toml")]
-    config: PathBuf,
+    pub(crate) config: PathBuf,
 }
 
 #[derive(Subcommand)]
@@ -67,9 +68,10 @@ enum Command {
     },
     /// Say what an SMTP reply means, and which rule says so
     #[command(
-        after_help = "Examples:\n  bounceflow explain \"550 5.1.1 The email account that you tried to reach does not exist\" --mx gmail-smtp-in.l.google.com\n  bounceflow explain --jsonl < replies.jsonl"
+        after_help = "Examples:\n  bounceflow explain \"550 5.1.1 The email account that you tried to reach does not exist\" --mx gmail-smtp-in.l.google.com\n  bounceflow explain \"550 go away\" --rules own.toml\n  bounceflow explain --jsonl < replies.jsonl"
     )]
     Explain(explain::Args),
+    Rules(rules::Args),
     /// Prove that every input offset was counted exactly once, and that every count arrived in every table
     #[command(
         after_help = "Exit code 1 where anything is amiss. Exact once the sink has caught up.\n\nExample: bounceflow audit --config bounceflow.toml --json"
@@ -82,7 +84,9 @@ enum Command {
         json: bool,
     },
     /// Print the built-in alert rules, to begin a rule file of your own with
-    #[command(after_help = "Name the file in watch.rules; check-config checks it.\n\nExample: bounceflow alert-rules > rules.toml")]
+    #[command(
+        after_help = "Name the file in watch.rules; check-config checks it.\n\nExample: bounceflow alert-rules > rules.toml"
+    )]
     AlertRules,
     Simulate(simulate::Args),
     Top(top::Args),
@@ -94,7 +98,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match act(cli.command) {
         Ok(code) => code,
-        Err(e) if e.is::<Mistakes>() => fail(&e, 2),
+        Err(e) if e.is::<Mistakes>() || e.is::<RulesErrors>() => fail(&e, 2),
         // Whoever reads our output may stop reading: that is no failure of ours.
         Err(e) if e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) => {
             ExitCode::SUCCESS
@@ -130,6 +134,7 @@ fn act(command: Command) -> anyhow::Result<ExitCode> {
             writeln!(out, "{} migrations applied; {} is at this version", applied.len(), warehouse.database())?;
         }
         Command::Explain(args) => explain::run(&args)?,
+        Command::Rules(args) => return rules::run(args),
         Command::Audit { configured, json } => {
             let warehouse = bounceflow_warehouse::Warehouse::new(Config::load(&configured.config)?.clickhouse)?;
             let report = one_thread()?.block_on(warehouse.audit(&AuditOptions::default()))?;
@@ -150,7 +155,8 @@ fn act(command: Command) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn one_thread() -> std::io::Result<tokio::runtime::Runtime> {
+/// For commands that ask and end.
+pub(crate) fn one_thread() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 

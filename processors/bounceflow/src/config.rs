@@ -17,6 +17,8 @@ use figment::Figment;
 use figment::providers::{Env, Format as _, Toml};
 use serde::Deserialize;
 
+use crate::rules::files;
+
 /// What people write.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -137,6 +139,8 @@ pub struct RawClassify {
     pub max_campaigns: usize,
     /// Patterns listed per transaction.
     pub max_patterns: usize,
+    /// Rules of your own: TOML files, or folders of them. A rule with a built-in rule's id replaces it. Read anew on SIGHUP.
+    pub rules: Vec<PathBuf>,
 }
 
 impl Default for RawClassify {
@@ -147,6 +151,7 @@ impl Default for RawClassify {
             max_transaction_records: 500_000,
             max_campaigns: 1000,
             max_patterns: 64,
+            rules: Vec::new(),
         }
     }
 }
@@ -307,6 +312,9 @@ pub struct Classify {
     pub max_transaction_records: usize,
     pub max_campaigns: usize,
     pub max_patterns: usize,
+    pub rules: Vec<PathBuf>,
+    /// The built-in rules and those of the files, compiled.
+    pub compiled: Arc<bounceflow_classify::Rules>,
 }
 
 /// Recipient hash, checked.
@@ -485,6 +493,8 @@ impl Config {
             raw.http.listen.parse().map_err(|e| mistakes.add("http.listen", format_args!("{e}; write it as 0.0.0.0:9090")));
         let identities =
             Identities::new(&raw.identity).map_err(|e| mistakes.0.extend(e.as_slice().iter().map(ToString::to_string)));
+        let rules =
+            files::load(&raw.classify.rules).map_err(|e| mistakes.0.extend(e.0.iter().map(|e| format!("classify.rules: {e}"))));
         let watch = watch(raw.watch, mistakes);
         let isps = Isps::builtin().map_err(|e| mistakes.add("isps", e));
         if let (Ok(isps), Some(watch)) = (&isps, &watch) {
@@ -503,6 +513,8 @@ impl Config {
                 max_transaction_records: raw.classify.max_transaction_records,
                 max_campaigns: raw.classify.max_campaigns,
                 max_patterns: raw.classify.max_patterns,
+                rules: raw.classify.rules,
+                compiled: Arc::new(rules.ok()?),
             },
             isps: isps.ok()?,
             identities: identities.ok()?,

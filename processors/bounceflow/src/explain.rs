@@ -1,13 +1,16 @@
 //! `bounceflow explain`: what a reply means and which rule says so, for people and (`--jsonl`) for machines.
 
 use std::io::{BufRead, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use bounceflow_classify::{Classifier, Command, Reply, Rules};
+use bounceflow_classify::{Classifier, Command, Reply, Rule, Rules};
 use bounceflow_enrich::{Isps, domain_of, normalize_domain};
 use bounceflow_event::{Action, EventType, Number, Severity, Text};
 use serde::{Deserialize, Serialize};
+
+use crate::rules::{files, place};
 
 /// What is asked.
 #[derive(clap::Args)]
@@ -31,6 +34,9 @@ pub struct Args {
     /// enhanced_code, smtp_command, mx_host, recipient_domain, event
     #[arg(long)]
     jsonl: bool,
+    /// File of rules of your own, or folder of them, beside the built-in ones; may be repeated
+    #[arg(long, value_name = "PATH")]
+    rules: Vec<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -69,7 +75,7 @@ struct Answer<'a> {
 
 /// Answers on standard output.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let rules = Arc::new(Rules::builtin()?);
+    let rules = Arc::new(files::load(&args.rules)?);
     let isps = Isps::builtin()?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     if args.jsonl {
@@ -151,6 +157,9 @@ fn one(args: &Args, rules: Arc<Rules>, isps: &Isps, out: &mut dyn Write) -> anyh
         "isp         {}",
         isps.get(isp).map_or_else(|| isps.id(isp).to_owned(), |known| format!("{} ({})", known.id, known.name))
     )?;
+    if reading.provider() != isps.id(isp) {
+        writeln!(out, "rules see   {}: by the host that answered or the recipient's domain", reading.provider())?;
+    }
     writeln!(out)?;
     writeln!(
         out,
@@ -161,12 +170,20 @@ fn one(args: &Args, rules: Arc<Rules>, isps: &Isps, out: &mut dyn Write) -> anyh
     writeln!(out, "severity    {}: {}", verdict.severity.as_str(), severity_in_words(verdict.severity))?;
     writeln!(out, "root cause  {}", verdict.root_cause.as_str())?;
     writeln!(out, "action      {}: {}", verdict.action.as_str(), action_in_words(verdict.action))?;
-    writeln!(out, "rule        {} (rules {})", verdict.rule, rules.version())?;
+    let rule = |id: &str| rules.iter().find(|rule| rule.id() == id);
+    let winner = rule(&verdict.rule);
+    let at = winner.map_or_else(String::new, |rule| format!("{}, ", place(rule)));
+    writeln!(out, "rule        {} ({at}rules {})", verdict.rule, rules.version())?;
+    if let Some(source) = winner.map(Rule::source).filter(|source| !source.is_empty()) {
+        writeln!(out, "evidence    {source}")?;
+    }
     let matches = rules.explain(reading);
     writeln!(out, "\nrules that matched, the first wins:")?;
     for (number, matched) in matches.iter().enumerate() {
-        let (rule, verdict) = (&matched.rule, &matched.verdict);
-        writeln!(out, "{:>3}. {rule} → {}, {}", number + 1, verdict.category, verdict.severity.as_str())?;
+        let (id, verdict) = (&matched.rule, &matched.verdict);
+        let at = rule(id).filter(|rule| !files::is_builtin(rule)).map_or_else(String::new, |rule| format!(" ({})", place(rule)));
+        let (category, severity) = (&verdict.category, verdict.severity.as_str());
+        writeln!(out, "{:>3}. {id} → {category}, {severity}; priority {}{at}", number + 1, matched.priority)?;
         for reason in &matched.found {
             writeln!(out, "       {reason}")?;
         }

@@ -19,6 +19,7 @@ pub mod starting;
 pub mod kafka;
 pub mod trouble;
 pub mod schemas;
+pub mod rules;
 pub mod explain;
 pub mod topics;
 pub mod simulate;

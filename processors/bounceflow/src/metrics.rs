@@ -24,6 +24,7 @@ fn describe() {
     describe_counter!("bounceflow_classify_transactions_total", "Transactions. Labels: topic, result (committed, aborted)");
     describe_histogram!("bounceflow_classify_commit_seconds", Unit::Seconds, "Time to commit a transaction. Labels: topic");
     describe_gauge!("bounceflow_classify_halted_partitions", "Input partitions that wait for an operator. Labels: topic");
+    describe_counter!("bounceflow_rules_reloads_total", "Reloads of the classification rules. Labels: result (ok, refused)");
     describe_counter!("bounceflow_sink_rows_total", "Records settled in ClickHouse. Labels: table");
     describe_counter!("bounceflow_sink_batches_total", "Answers of ClickHouse to inserts. Labels: table, verdict");
     describe_counter!("bounceflow_sink_dead_lettered_total", "Records ClickHouse or the decoder refused. Labels: table, reason");
@@ -47,6 +48,11 @@ fn describe() {
 /// How far a role is behind in a topic, over the partitions of this process. Records.
 pub fn lag(role: &'static str, topic: &str, records: i64) {
     gauge!("bounceflow_lag_records", "role" => role, "topic" => topic.to_owned()).set(records as f64);
+}
+
+/// The classification rules were read anew, or refused.
+pub fn rules_reloaded(ok: bool) {
+    counter!("bounceflow_rules_reloads_total", "result" => if ok { "ok" } else { "refused" }).increment(1);
 }
 
 /// What the classify loop counts, once it is committed.

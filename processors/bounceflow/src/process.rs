@@ -16,6 +16,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use crate::config::{self, Config};
+use crate::rules::Current;
 
 /// An event time later than the record's Kafka time by more than this is clamped to it. Milliseconds.
 pub const AHEAD_MS: i64 = 5 * 60 * 1000;
@@ -34,8 +35,8 @@ pub struct Tables {
     pub isps: Isps,
     /// Who sent.
     pub identities: Identities,
-    /// What a reply means.
-    pub rules: Arc<Rules>,
+    /// What a reply means. Looked at between transactions only: what is counted together was decided by the same rules.
+    pub rules: Arc<Current>,
     /// How a recipient is hidden.
     pub recipient: config::Recipient,
     /// How failures are written.
@@ -45,12 +46,12 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// From a configuration and the built-in rules and schemas.
+    /// From a configuration and the built-in schemas.
     pub fn new(config: &Config) -> anyhow::Result<Self> {
         Ok(Self {
             isps: config.isps.clone(),
             identities: config.identities.clone(),
-            rules: Arc::new(Rules::builtin()?),
+            rules: Arc::new(Current::new(Arc::clone(&config.classify.compiled))),
             recipient: config.recipient.clone(),
             failure_schema: WriterSchema::parse(avro::FAILURE)?,
             batch_schema: WriterSchema::parse(avro::RATE_BATCH)?,
@@ -109,6 +110,7 @@ pub struct Sample<'a> {
 
 /// What one thread keeps between items, so that nothing is allocated anew.
 pub struct Scratch {
+    rules: Arc<Rules>,
     classifier: Classifier,
     key: Hmac<Sha256>,
     lower: Vec<u8>,
@@ -130,12 +132,28 @@ impl Scratch {
     /// For one thread.
     #[allow(clippy::expect_used, reason = "HMAC takes a key of any length: RFC 2104")]
     pub fn new(tables: &Tables) -> Self {
+        let rules = tables.rules.get();
         Self {
-            classifier: Classifier::new(Arc::clone(&tables.rules)),
+            classifier: Classifier::new(Arc::clone(&rules)),
+            rules,
             key: Hmac::new_from_slice(&tables.recipient.key).expect("HMAC takes any key"),
             lower: Vec::new(),
             diagnostic: String::new(),
             texts: Texts::default(),
+        }
+    }
+
+    /// The rules it decides by.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// Takes the rules in force, if they are others by now.
+    pub fn renew(&mut self, tables: &Tables) {
+        let rules = tables.rules.get();
+        if !Arc::ptr_eq(&rules, &self.rules) {
+            self.classifier.replace(Arc::clone(&rules));
+            self.rules = rules;
         }
     }
 }
@@ -207,7 +225,7 @@ fn failure<'a>(
     event: &'a DeliveryEvent<'a>,
     sample: &mut Sample<'a>,
 ) -> Failure<'a> {
-    let Scratch { classifier, key, lower, diagnostic, texts } = scratch;
+    let Scratch { rules, classifier, key, lower, diagnostic, texts } = scratch;
     let isp = tables.isps.id(sample.isp);
     let recipient = &*event.recipient;
     let mut failure = Failure {
@@ -221,7 +239,7 @@ fn failure<'a>(
         root_cause: RootCause::List.as_str(),
         action: Action::RemoveRecipient.as_str(),
         rule: COMPLAINT_RULE,
-        rules_version: tables.rules.version(),
+        rules_version: rules.version(),
         pattern: 0,
         pattern_version: PATTERN_VERSION as i32,
         isp,

@@ -1,15 +1,18 @@
 //! `bounceflow run`: one thread per loop, the HTTP side, and an orderly end.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
 
 use anyhow::Context as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::board::Board;
 use crate::config::Config;
 use crate::health::Health;
 use crate::process::Tables;
+use crate::rules::Current;
 use crate::starting::From;
 use crate::stop::Stop;
 use crate::{alertmanager, classify, http, metrics, sink, watch};
@@ -33,15 +36,21 @@ pub fn run(config: Config, roles: &[Role], from: Option<From>) -> anyhow::Result
     let tables = Arc::new(Tables::new(&config)?);
     let config = Arc::new(config);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    // Heard from here on in every role, also where no rules are used: unheard, it would end the process.
+    let hangups = runtime.block_on(async { signal(SignalKind::hangup()) })?;
+    let compiled = &config.classify.compiled;
+    tracing::info!(rules_version = compiled.version(), rules = compiled.iter().len(), "Rules loaded");
     let listener = runtime.block_on(http::bind(config.listen))?;
     let board = playing(Role::Watch).then(|| Arc::new(Board::new(Arc::clone(&tables.rules), config.watch.rules.windows())));
     let listening = runtime.spawn(http::serve(listener, health.clone(), metrics, board.clone(), stop.clone()));
-    let signal = stop.clone();
+    let asked = stop.clone();
     runtime.spawn(async move {
         wait_for_signal().await;
         tracing::info!("Asked to stop; finishing what is open");
-        signal.set();
+        asked.set();
     });
+
+    runtime.spawn(reload_on(hangups, Arc::clone(&tables.rules), config.classify.rules.clone()));
 
     // A loop that ends says so here; the first that ends by an error ends the process.
     let (ended, ends) = mpsc::channel();
@@ -103,8 +112,18 @@ pub fn run(config: Config, roles: &[Role], from: Option<From>) -> anyhow::Result
     }
 }
 
+/// Reads the rules anew at each SIGHUP, one after the other and beside the HTTP side: compiling takes a moment.
+async fn reload_on(mut hangups: Signal, rules: Arc<Current>, files: Vec<PathBuf>) {
+    while hangups.recv().await.is_some() {
+        let (rules, files) = (Arc::clone(&rules), files.clone());
+        if let Err(error) = tokio::task::spawn_blocking(move || rules.reload(&files)).await {
+            tracing::error!(%error, "Reading the rules anew failed; those in force stay");
+            metrics::rules_reloaded(false);
+        }
+    }
+}
+
 async fn wait_for_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
     let terminate = async {
         match signal(SignalKind::terminate()) {
             Ok(mut terminate) => drop(terminate.recv().await),

@@ -274,9 +274,10 @@ impl<'t> Life<'t> {
         }
         let topics = &self.task.config.topics;
         producer.begin()?;
+        let rules = self.task.tables.rules.get();
         for change in &changes {
             tracing::info!(alert = change.alert_id, state = change.state.as_str(), event_time = change.event_time, "Alert");
-            let (cause, action) = evidence::cause_and_action(&self.task.tables.rules, change);
+            let (cause, action) = evidence::cause_and_action(&rules, change);
             self.bytes.clear();
             self.to_avro.encode(&evidence::to_wire(change, cause, action), &mut self.bytes)?;
             let headers = OwnedHeaders::new().insert(Header { key: REPLICA, value: Some(self.id) });

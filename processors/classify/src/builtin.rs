@@ -6,10 +6,15 @@ use bounceflow_event::{Category, RootCause, Severity};
 
 use crate::Verdict;
 
+/// What the name of each built-in file begins with, so that no operator's file is taken for one.
+pub const BUILTIN: &str = "built-in:";
+/// What the ids of the last resorts begin with: they decide by reply code and command where no words were known.
+pub const FALLBACK: &str = "fallback.";
+
 macro_rules! files {
     ($($name:literal),* $(,)?) => {
         /// Name and text of each file, in the order they are read.
-        pub(crate) const FILES: &[(&str, &str)] = &[$((concat!($name, ".toml"), include_str!(concat!("../rules/", $name, ".toml")))),*];
+        pub(crate) const FILES: &[(&str, &str)] = &[$((concat!("built-in:", $name, ".toml"), include_str!(concat!("../rules/", $name, ".toml")))),*];
     };
 }
 

@@ -87,6 +87,10 @@ impl ReplyPattern {
     pub(crate) fn matches(self, code: u16) -> bool {
         (self.low..=self.high).contains(&code)
     }
+
+    pub(crate) fn covers(self, other: Self) -> bool {
+        self.low <= other.low && other.high <= self.high
+    }
 }
 
 /// `5.1.1`, `x.2.2`, `5.7.x`, `5.7.606-649`.
@@ -119,6 +123,12 @@ impl EnhancedPattern {
         self.class.is_none_or(|c| c == code.class)
             && self.subject.is_none_or(|s| s == code.subject)
             && (self.detail.0..=self.detail.1).contains(&code.detail)
+    }
+
+    pub(crate) fn covers(self, other: Self) -> bool {
+        self.class.is_none_or(|c| other.class == Some(c))
+            && self.subject.is_none_or(|s| other.subject == Some(s))
+            && (self.detail.0 <= other.detail.0 && other.detail.1 <= self.detail.1)
     }
 
     /// The one (subject, detail) this names, if it is one: rules are indexed by it.

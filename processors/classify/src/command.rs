@@ -62,9 +62,8 @@ impl Command {
             ("auth", Command::Auth),
         ];
         let text = text.trim_ascii_start().as_bytes();
-        if text.is_empty() {
-            return Self::None;
-        }
-        NAMES.iter().find(|(name, _)| starts_ignore_case(text, name.as_bytes())).map_or(Self::None, |(_, c)| *c)
+        let Some(first) = text.first().map(u8::to_ascii_lowercase) else { return Self::None };
+        let mut names = NAMES.iter().filter(|(name, _)| name.as_bytes()[0] == first);
+        names.find(|(name, _)| starts_ignore_case(text, name.as_bytes())).map_or(Self::None, |(_, c)| *c)
     }
 }

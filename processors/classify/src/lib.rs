@@ -13,6 +13,8 @@ mod mask;
 mod scan;
 mod reading;
 mod rule;
+mod covers;
+mod file;
 mod rules;
 mod builtin;
 mod classifier;
@@ -22,13 +24,15 @@ use std::sync::Arc;
 
 use bounceflow_event::{Action, Category, EventType, RootCause, Severity};
 
+pub use builtin::{BUILTIN, FALLBACK};
 pub use classifier::{Classified, Classifier};
 pub use codes::EnhancedCode;
 pub use command::Command;
+pub use provider::is_family;
 pub use reading::{PATTERN_VERSION, Reading};
 pub use redact::{MAX_DIAGNOSTIC, redact};
 pub use rule::{Example, Rule, RulesError};
-pub use rules::{ExampleFailure, Match, Rules};
+pub use rules::{ExampleFailure, Match, NeverWins, Rules, RulesErrors};
 
 /// What is known of a reply. An empty string or 0 means: not said.
 #[derive(Clone, Copy, Debug, Default)]

@@ -69,6 +69,11 @@ pub(crate) fn members(name: &str) -> Vec<Box<str>> {
     ids
 }
 
+/// Whether rules know it without the provider tables: a family, or a provider that belongs to one.
+pub fn is_family(name: &str) -> bool {
+    FAMILIES.iter().any(|f| f.id == name || f.isps.contains(&name))
+}
+
 fn has_suffix(host: &str, suffix: &str) -> bool {
     let (host, suffix) = (host.as_bytes(), suffix.as_bytes());
     let Some(at) = host.len().checked_sub(suffix.len()) else { return false };

@@ -24,16 +24,6 @@ pub struct RulesError {
     pub reason: String,
 }
 
-/// A file of rules.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct RawFile {
-    #[serde(default)]
-    pub(crate) defaults: Defaults,
-    #[serde(default)]
-    pub(crate) rule: Vec<RawRule>,
-}
-
 /// What holds for every rule of a file that does not say otherwise.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -183,16 +173,16 @@ pub struct Rule {
     file: Arc<str>,
     line: usize,
     examples: Vec<Example>,
-    providers: Vec<Box<str>>,
-    reply: Vec<ReplyPattern>,
+    pub(crate) providers: Vec<Box<str>>,
+    pub(crate) reply: Vec<ReplyPattern>,
     pub(crate) enhanced: Vec<EnhancedPattern>,
-    command: Vec<Command>,
-    event: Vec<EventType>,
-    greeting: Option<bool>,
+    pub(crate) command: Vec<Command>,
+    pub(crate) event: Vec<EventType>,
+    pub(crate) greeting: Option<bool>,
     pub(crate) any: Vec<Phrase>,
     pub(crate) all: Vec<Phrase>,
     pub(crate) none: Vec<Phrase>,
-    regex: Option<Regex>,
+    pub(crate) regex: Option<Regex>,
     outcome: Outcome,
     /// By severity: hard, soft, deferred.
     verdicts: [Verdict; 3],
@@ -222,6 +212,11 @@ impl Rule {
     /// File and line it was read from.
     pub fn place(&self) -> (&str, usize) {
         (&self.file, self.line)
+    }
+
+    /// The providers it is for, as ids of the provider tables and of families; empty: for all.
+    pub fn providers(&self) -> impl Iterator<Item = &str> {
+        self.providers.iter().map(|p| &**p)
     }
 
     /// The category it gives.

@@ -2,14 +2,15 @@
 //! Owns which rule wins; what one rule asks for is `rule`'s. **Invariant:** rank is total: priority, then id.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use hashbrown::HashMap;
 
 use crate::reading::{Reading, fingerprint};
-use crate::rule::{Phrase, RawFile, Rule, RulesError};
-use crate::{Verdict, builtin};
+use crate::rule::{Phrase, Rule, RulesError};
+use crate::{Verdict, builtin, file};
 
 /// A set of rules, compiled. Shared by all threads, replaced as a whole.
 #[derive(Debug)]
@@ -49,6 +50,28 @@ pub struct Match {
     pub found: Vec<String>,
 }
 
+/// Everything that is wrong with files of rules. Displayed one a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RulesErrors(pub Vec<RulesError>);
+
+impl fmt::Display for RulesErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl std::error::Error for RulesErrors {}
+
+/// A rule that can never win, whatever the reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NeverWins {
+    /// Its id.
+    pub rule: String,
+    /// The rule above it that takes every reply it could take; none: it asks for what it excludes itself.
+    pub covered_by: Option<String>,
+}
+
 /// An example another rule decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExampleFailure {
@@ -64,37 +87,32 @@ pub struct ExampleFailure {
 
 impl Rules {
     /// The rules this version was built with.
-    pub fn builtin() -> Result<Self, RulesError> {
+    pub fn builtin() -> Result<Self, RulesErrors> {
         Self::from_files(builtin::FILES)
     }
 
+    /// The built-in rules and an operator's files, given as name and text: a rule with a built-in rule's id replaces it.
+    pub fn with_files(files: &[(&str, &str)]) -> Result<Self, RulesErrors> {
+        Self::from_files(&[builtin::FILES, files].concat())
+    }
+
     /// Rules from files, given as name and text. Where an id comes twice, the later file's rule replaces the earlier's.
-    pub fn from_files(files: &[(&str, &str)]) -> Result<Self, RulesError> {
+    pub fn from_files(files: &[(&str, &str)]) -> Result<Self, RulesErrors> {
         let mut by_id: BTreeMap<String, Rule> = BTreeMap::new();
-        let mut content = Vec::new();
+        let (mut mistakes, mut content) = (Vec::new(), Vec::new());
         for (name, text) in files {
-            let file: Arc<str> = Arc::from(*name);
-            let refuse = |at: usize, reason: String| RulesError { file: (*name).to_owned(), line: line_of(text, at), reason };
-            let raw: RawFile =
-                toml::from_str(text).map_err(|e| refuse(e.span().map_or(0, |s| s.start), e.message().to_owned()))?;
-            for rule in raw.rule {
-                let at = rule.id.span().start;
-                let rule = Rule::compile(rule, &raw.defaults, &file, line_of(text, at))?;
-                let twice = by_id.get(rule.id()).filter(|r| r.place().0 == *name).map(|r| r.place().1);
-                if let Some(line) = twice {
-                    return Err(refuse(at, format!("rule {:?} is in this file already, at line {line}", rule.id())));
-                }
-                by_id.insert(rule.id().to_owned(), rule);
-            }
-            content.extend_from_slice(name.as_bytes());
-            content.push(0);
+            by_id.extend(file::read(name, text, &mut mistakes).into_iter().map(|rule| (rule.id().to_owned(), rule)));
+            // Where a file lies says nothing about what its rules say.
             content.extend_from_slice(text.as_bytes());
             content.push(0);
+        }
+        if !mistakes.is_empty() {
+            return Err(RulesErrors(mistakes));
         }
         let mut rules: Vec<Rule> = by_id.into_values().collect();
         // Stable, and in the order of ids before: equal priorities stay in that order.
         rules.sort_by_key(|r| std::cmp::Reverse(r.priority()));
-        Self::index(rules, format!("{:016x}", fingerprint(&content)))
+        Self::index(rules, format!("{:016x}", fingerprint(&content))).map_err(|e| RulesErrors(vec![e]))
     }
 
     fn index(rules: Vec<Rule>, version: String) -> Result<Self, RulesError> {
@@ -130,11 +148,11 @@ impl Rules {
             wants.push(want);
         }
         let texts: Vec<&str> = phrases.iter().map(|p| p.text.as_str()).collect();
-        let automaton = AhoCorasick::builder().kind(Some(AhoCorasickKind::DFA)).build(&texts).map_err(|e| RulesError {
-            file: "(all rules)".into(),
-            line: 0,
-            reason: e.to_string(),
-        })?;
+        // Measured: twice as fast as the DFA, which is 27 times as large and misses the processor's caches.
+        let automaton = AhoCorasick::builder()
+            .kind(Some(AhoCorasickKind::ContiguousNFA))
+            .build(&texts)
+            .map_err(|e| RulesError { file: "(all rules)".into(), line: 0, reason: e.to_string() })?;
         let tried = tried.into_iter().map(Vec::into_boxed_slice).collect();
         Ok(Self { version, rules: rules.into(), automaton, phrases, tried, wants, by_code, by_context })
     }
@@ -157,7 +175,13 @@ impl Rules {
     /// The verdict of the first rule that matches; `None` only where no rule takes every reply.
     fn decide(&self, reading: &Reading) -> Option<&Rule> {
         let found = self.search(reading);
-        let mut best = found.ranks.iter().copied().filter(|r| self.matches(*r, reading, &found)).min();
+        let mut best: Option<u32> = None;
+        for rank in found.ranks.iter().copied() {
+            // What would lose anyway is not looked at: its regular expression may be slow.
+            if best.is_none_or(|b| rank < b) && self.matches(rank, reading, &found) {
+                best = Some(rank);
+            }
+        }
         let coded = reading.enhanced_code().and_then(|c| self.by_code.get(&(c.subject, c.detail)));
         for list in [coded, Some(&self.by_context)].into_iter().flatten() {
             // Ranks ascend within a list: the first that matches is its best.
@@ -222,6 +246,21 @@ impl Rules {
         failures
     }
 
+    /// The rules of which it can be told that they never win: one above them takes every reply they could take.
+    /// What it finds is true; it does not find all there may be.
+    pub fn never_wins(&self) -> Vec<NeverWins> {
+        let mut found = Vec::new();
+        for (rank, rule) in self.rules.iter().enumerate() {
+            let covering = || self.rules[..rank].iter().find(|above| above.covers(rule));
+            if rule.contradicts_itself() {
+                found.push(NeverWins { rule: rule.id().into(), covered_by: None });
+            } else if let Some(above) = covering() {
+                found.push(NeverWins { rule: rule.id().into(), covered_by: Some(above.id().into()) });
+            }
+        }
+        found
+    }
+
     fn search(&self, reading: &Reading) -> Found {
         let body = reading.body();
         let mut found = Found { seen: vec![0; self.phrases.len().div_ceil(64)], ranks: Vec::with_capacity(16) };
@@ -256,6 +295,92 @@ impl Found {
     }
 }
 
-fn line_of(text: &str, at: usize) -> usize {
-    1 + text.as_bytes().iter().take(at).filter(|b| **b == b'\n').count()
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may fail")]
+mod tests {
+    use super::*;
+    use crate::Reply;
+
+    const NO_SUCH_USER: &str = "550-5.1.1 The email account that you tried to reach does not exist";
+
+    fn with(text: &str) -> Rules {
+        Rules::with_files(&[("own.toml", text)]).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    fn winner(rules: &Rules, text: &str) -> Verdict {
+        let mut reading = Reading::new();
+        reading.read(&Reply { diagnostic: text, ..Reply::default() });
+        rules.classify(&reading).clone()
+    }
+
+    #[test]
+    fn a_rule_with_a_builtin_id_replaces_it() {
+        let builtin = Rules::builtin().unwrap();
+        let own = with("[[rule]]\nid = 'google.no_such_user'\npriority = 720\nany = ['words of mine']\ncategory = 'dns'\n");
+        assert_eq!(&*winner(&builtin, NO_SUCH_USER).rule, "google.no_such_user");
+        assert_ne!(&*winner(&own, NO_SUCH_USER).rule, "google.no_such_user");
+        assert_eq!(winner(&own, "550 words of mine").category.as_str(), "dns");
+        assert_eq!(own.iter().len(), builtin.iter().len());
+        assert_eq!(own.iter().find(|r| r.id() == "google.no_such_user").unwrap().place(), ("own.toml", 2));
+    }
+
+    #[test]
+    fn otherwise_priority_decides_whoever_wrote_the_rule() {
+        let rule = |priority: u16| {
+            with(&format!(
+                "[[rule]]\nid = 'own.gone'\npriority = {priority}\nany = ['account that you tried to reach']\ncategory = 'gone'\n\
+                 severity = 'hard'\nroot_cause = 'list'\nblocked = false\n"
+            ))
+        };
+        let verdict = winner(&rule(990), NO_SUCH_USER);
+        assert_eq!((&*verdict.rule, verdict.category.as_str()), ("own.gone", "gone"));
+        assert_eq!(&*winner(&rule(1), NO_SUCH_USER).rule, "google.no_such_user");
+    }
+
+    #[test]
+    fn the_version_is_of_what_the_files_say_not_of_where_they_lie() {
+        let rule = "[[rule]]\nid = 'own.a'\npriority = 5\nany = ['words of mine']\ncategory = 'dns'\n";
+        assert_ne!(with(rule).version(), Rules::builtin().unwrap().version());
+        assert_ne!(with(rule).version(), with(&rule.replace("mine", "ours")).version());
+        assert_eq!(with(rule).version(), Rules::with_files(&[("/elsewhere.toml", rule)]).unwrap().version());
+    }
+
+    #[test]
+    fn a_rule_that_never_wins_is_found() {
+        let rules = |text: &str| Rules::from_files(&[("own.toml", text)]).unwrap_or_else(|e| panic!("{e}"));
+        let pair = |above: &str, below: &str| {
+            let rule = |id, priority: u16, conditions| {
+                format!("[[rule]]\nid = 'a.{id}'\npriority = {priority}\n{conditions}\ncategory = 'dns'\n")
+            };
+            let found = rules(&(rule("above", 9, above) + &rule("below", 1, below))).never_wins();
+            found.into_iter().map(|n| (n.rule, n.covered_by)).collect::<Vec<_>>()
+        };
+        let covered = vec![("a.below".to_owned(), Some("a.above".to_owned()))];
+        for (above, below) in [
+            ("any = ['quota']", "any = ['over quota', 'quota exceeded']"),
+            ("any = ['*quota*', 'full']", "all = ['overquotas']\nreply = ['552']"),
+            ("reply = ['55x']\nenhanced = ['5.x.x']", "reply = ['550']\nenhanced = ['5.2.1-9']\nany = ['words']"),
+            ("any = ['words']\nnone = ['never']", "any = ['words']\nnone = ['never', 'ever']"),
+            ("any = ['words']\nnone = ['never ever']", "any = ['words']\nnone = ['ever']"),
+            ("provider = ['google']", "provider = ['gmail']\ncommand = ['rcpt']"),
+        ] {
+            assert_eq!(pair(above, below), covered, "{above} | {below}");
+        }
+        for (above, below) in [
+            ("any = ['quota']", "any = ['over quota', 'mailbox full']"),
+            ("any = ['quota']", "any = ['*quota']"),
+            ("any = ['words']\nnone = ['never']", "any = ['words']"),
+            ("any = ['words']\nnone = ['ever']", "any = ['words']\nnone = ['never ever']"),
+            ("reply = ['550']", "reply = ['55x']"),
+            ("reply = ['550']", "any = ['words']"),
+            ("provider = ['gmail']", "provider = ['google']"),
+            ("any = ['words']\nregex = 'x'", "any = ['words']"),
+            ("any = ['words']\ngreeting = true", "any = ['words']"),
+            ("any = ['words']\nevent = ['bounce']", "any = ['words']\nevent = ['bounce', 'deferral']"),
+        ] {
+            assert_eq!(pair(above, below), vec![], "{above} | {below}");
+        }
+        assert_eq!(pair("any = ['zz top']", "any = ['over quota']\nnone = ['quota']"), [("a.below".to_owned(), None)]);
+        assert_eq!(Rules::builtin().unwrap().never_wins(), []);
+    }
 }

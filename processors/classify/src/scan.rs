@@ -1,7 +1,7 @@
 //! One pass over a diagnostic: wrappers of MTAs taken off, codes found, variable parts handed to the masking.
 //! Owns what a reply's text looks like around its words; must not know what any word means for a verdict.
 
-use crate::bytes::{find_ignore_case, is_blank, starts_ignore_case};
+use crate::bytes::{find_ignore_case, is_blank, is_lower_case, starts_ignore_case};
 use crate::codes::{EnhancedCode, reply_code};
 use crate::command::Command;
 
@@ -42,7 +42,9 @@ const fn classes() -> [u8; 256] {
 pub(crate) struct Scan {
     /// The masked text.
     pub(crate) out: Vec<u8>,
-    /// The word being read, in lower case.
+    /// The text being read, in lower case.
+    lower: Vec<u8>,
+    /// Scratch: a part of a URL.
     pub(crate) word: Vec<u8>,
     pub(crate) reply: u16,
     pub(crate) enhanced: Option<EnhancedCode>,
@@ -75,11 +77,15 @@ impl Scan {
 
     pub(crate) fn text(&mut self, text: &str) {
         let bytes = text.as_bytes();
+        let mut lower = std::mem::take(&mut self.lower);
+        lower.clear();
+        lower.extend_from_slice(bytes);
+        lower.make_ascii_lowercase();
         let mut i = 0;
         while i < bytes.len() && !self.done {
             let b = bytes[i];
             if CLASS[usize::from(b)] != BREAK {
-                i = self.word_at(bytes, i);
+                i = self.word_at(&lower, i);
             } else if is_blank(b) {
                 self.gap = true;
                 self.line_start |= b == b'\n';
@@ -90,12 +96,13 @@ impl Scan {
                 i = self.beyond_ascii(text, i);
             }
         }
+        self.lower = lower;
         self.unwrap_reply();
     }
 
-    /// Reads the word that starts at `start`; returns where it ends.
+    /// Reads the word that starts at `start` of the text in lower case; returns where it ends.
     fn word_at(&mut self, bytes: &[u8], start: usize) -> usize {
-        if matches!(bytes[start] | 0x20, b'h' | b'w' | b'f')
+        if matches!(bytes[start..], [b'h' | b'f', b't', ..] | [b'w', b'w', ..])
             && let Some(end) = url_end(&bytes[start..])
         {
             self.space();
@@ -103,33 +110,29 @@ impl Scan {
             self.passed();
             return start + end;
         }
-        let mut word = std::mem::take(&mut self.word);
-        word.clear();
         let (mut i, mut flags) = (start, 0);
         while let Some(&b) = bytes.get(i) {
             let class = CLASS[usize::from(b)];
             if class == BREAK {
-                let apostrophe = b == b'\''
-                    && word.last().is_some_and(u8::is_ascii_alphabetic)
-                    && bytes.get(i + 1).is_some_and(u8::is_ascii_alphabetic);
+                let apostrophe =
+                    b == b'\'' && bytes[i - 1].is_ascii_alphabetic() && bytes.get(i + 1).is_some_and(u8::is_ascii_alphabetic);
                 if !apostrophe {
                     break;
                 }
                 flags |= INNER;
+            } else {
+                flags |= class;
             }
-            flags |= class & !BREAK;
-            word.push(b.to_ascii_lowercase());
             i += 1;
         }
-        self.word(&word, flags, &bytes[i..]);
-        self.word = word;
+        self.word(&bytes[start..i], flags, &bytes[i..]);
         i
     }
 
-    /// One word with the punctuation around it; `rest` is the raw text after it.
+    /// One word with the punctuation around it; `rest` is the text after it.
     pub(crate) fn word(&mut self, word: &[u8], flags: u8, rest: &[u8]) {
         // Google ends its replies with the id of the session, which may happen to have no digit: `…-abc - gsmtp`.
-        if starts_ignore_case(rest, b" - gsmtp") {
+        if rest.starts_with(b" - ") && starts_ignore_case(rest, b" - gsmtp") {
             self.space();
             self.hole(b"<id>");
             return self.passed();
@@ -328,6 +331,11 @@ impl Scan {
                 '\u{201c}' | '\u{201d}' | '\u{200b}' | '\u{feff}' | '\u{ad}' => continue,
                 c if c.is_whitespace() || c.is_control() => {
                     self.gap = true;
+                    continue;
+                }
+                c if is_lower_case(c) => {
+                    self.space();
+                    self.out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
                     continue;
                 }
                 c => {

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use bounceflow_classify::{Classifier, MAX_DIAGNOSTIC, Reading, Reply, Rules, redact};
+use bounceflow_classify::{Classifier, MAX_DIAGNOSTIC, Reading, Reply, Rules, Verdict, redact};
 use bounceflow_event::{EventType, Severity};
 use proptest::prelude::*;
 
@@ -62,6 +62,14 @@ proptest! {
     }
 
     #[test]
+    fn any_bytes_are_read_within_bounds(
+        bytes in prop::collection::vec(any::<u8>(), 0..2 * MAX_DIAGNOSTIC), repeated in prop::sample::select(vec![1, 3, 4096]),
+    ) {
+        let text = String::from_utf8_lossy(&bytes).repeat(repeated);
+        within_bounds(&text);
+    }
+
+    #[test]
     fn redaction_is_bounded_and_one_line(diagnostic in text()) {
         let mut out = String::new();
         redact(&diagnostic, &mut out);
@@ -79,6 +87,64 @@ proptest! {
         reading.read(&Reply { diagnostic: &text, ..Reply::default() });
         prop_assert!(!reading.template().contains("kimlocal"), "{}", reading.template());
     }
+}
+
+/// What a megabyte may repeat: words, an open wrapper, one word without an end, brackets, quotes, addresses, other scripts, control
+/// bytes, and what is masked by something longer.
+const PIECES: [&str; 14] = [
+    "550 5.1.1 user unknown ",
+    "host x said: ",
+    "a",
+    "((((<<<<",
+    "\"x\" @y ",
+    "a@b.c,",
+    "\u{65e5}\u{672c} ",
+    "\0\u{1}\r\n",
+    "1,a,",
+    "1/2 1:2 ",
+    "..@..",
+    "\u{fffd}",
+    "\u{130}",
+    "http://a/?b=1&",
+];
+
+/// No clock in a test: work is bounded because what is read is, and what comes out of it.
+#[test]
+fn only_the_first_page_of_a_megabyte_is_read() {
+    for piece in PIECES {
+        let text = piece.repeat((1 << 20) / piece.len());
+        within_bounds(&text);
+        let page = text.floor_char_boundary(MAX_DIAGNOSTIC);
+        // Nothing else may move into the page where a character lies across its end.
+        let past = text.ceil_char_boundary(MAX_DIAGNOSTIC);
+        let other = format!("{}{}", &text[..past], "550 5.7.1 words that are beyond it kim@example.com ".repeat(20_000));
+        for beyond in [&text, &other] {
+            assert_eq!(read(beyond), read(&text[..page]), "{piece:?}");
+            assert_eq!(redacted(beyond), redacted(&text[..page]), "{piece:?}");
+        }
+    }
+}
+
+/// A placeholder may be longer than what it stands for, but not by more than this.
+const LONGEST_TEMPLATE: usize = 4 * MAX_DIAGNOSTIC;
+
+fn within_bounds(text: &str) {
+    let template = read(text).0;
+    assert!(template.len() <= LONGEST_TEMPLATE.min(8 * text.len() + 16), "{} of {} bytes", template.len(), text.len());
+    assert!(!template.contains(|c: char| c.is_ascii_control()), "{template:?}");
+    assert!(redacted(text).len() <= MAX_DIAGNOSTIC);
+}
+
+fn read(text: &str) -> (String, u64, Verdict) {
+    let mut reading = Reading::new();
+    reading.read(&Reply { diagnostic: text, ..Reply::default() });
+    (reading.template().to_owned(), reading.fingerprint(), RULES.classify(&reading).clone())
+}
+
+fn redacted(text: &str) -> String {
+    let mut out = String::new();
+    redact(text, &mut out);
+    out
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! Everything bounceflow knows about ClickHouse: migrations, encoding rows, one insert of one block, what an answer means,
-//! counting a range, checking that repeats are dropped, and the audit.
+//! counting a range, checking that repeats are dropped, the audit, and the list of what no rule knew.
 //!
 //! It never decides about offsets, retries or intents: that is the sink's loop. Encoding and [`judge`] are pure.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
@@ -12,6 +12,7 @@ pub mod migrations;
 pub mod check;
 pub mod audit;
 pub mod report;
+pub mod unmatched;
 pub mod error;
 
 pub use answer::{Answer, Verdict, advice, judge};
@@ -20,3 +21,4 @@ pub use client::{Settings, TokenRange, Warehouse};
 pub use error::{UnprotectedTable, WarehouseError};
 pub use migrations::Applied;
 pub use report::{AuditOptions, AuditReport};
+pub use unmatched::{Unmatched, UnmatchedQuery};
