@@ -160,10 +160,11 @@ impl Windows {
         totals
     }
 
-    /// The patterns a key was listed with in a window, the most frequent first.
+    /// The patterns a key was listed with since a window began, the most frequent first. Also behind its end, as far as the log is
+    /// read: a transaction lists its patterns without a time, and in a backlog one transaction spans minutes.
     pub fn patterns(&self, scope: Scope, isp: &str, identity: &str, window: WindowSpec, limit: usize) -> Vec<PatternTotal<'_>> {
         let (Some(series), Some(span)) = (self.series(scope, isp, identity), self.grid.span(window)) else { return Vec::new() };
-        let totals = by_kind(series.patterns.within(&span).iter().map(|cell| (cell.kind, cell.counts)));
+        let totals = by_kind(series.patterns.within(&(span.start..u32::MAX)).iter().map(|cell| (cell.kind, cell.counts)));
         let mut totals: Vec<_> = totals.into_iter().map(|(place, [count])| (self.patterns.get(place), count)).collect();
         // One pattern of several ISPs becomes one total: the most frequent comes first and lends its details.
         totals.sort_unstable_by(|(a, count), (b, other)| {

@@ -288,6 +288,18 @@ fn patterns_count_where_their_failures_do_and_lend_the_latest_sample() {
 }
 
 #[test]
+fn in_a_backlog_a_pattern_counts_before_the_newest_bucket_of_its_batch() {
+    let mut watch = minute();
+    let rows = vec![row(DAY + 30, "gmail", "shop", 0, 5), row(DAY + 200, "gmail", "shop", 0, 1)];
+    let mut spanning = batch(DAY + 210, rows, vec![at(0, DAY + 100)]);
+    spanning.1.patterns = vec![pattern(7, "gmail", "shop", 5, "x")];
+    fold(&mut watch, &spanning);
+    assert!(watch.evaluated_to().is_some_and(|step| step < 1000 * (DAY + 100)), "the newest bucket is in no window yet");
+    let patterns = watch.windows().patterns(Scope::IspIdentity, "gmail", "shop", MINUTE, 9);
+    assert_eq!(patterns.iter().map(|p| (p.pattern, p.count)).collect::<Vec<_>>(), [(7, 5)]);
+}
+
+#[test]
 fn totals_say_of_every_key_what_counts_says() {
     let mut watch = minute();
     let rows = vec![row(DAY, "gmail", "shop", 10, 1), row(DAY + 10, "yahoo", "shop", 20, 2), row(DAY, "gmail", "news", 5, 5)];
