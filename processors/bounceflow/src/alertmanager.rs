@@ -4,8 +4,9 @@
 //! API: <https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml>, `POST /api/v2/alerts`.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::api;
@@ -54,7 +55,7 @@ pub fn run(task: &Task) -> anyhow::Result<()> {
                 if status.error.take().is_some() {
                     tracing::info!(url = task.url, "Alertmanager takes alerts again");
                 }
-                status.last_ok = Some(now_ms());
+                status.last_ok = Some(Timestamp::now().as_millisecond());
                 (sent, due) = (version, Instant::now() + task.resend);
             }
             Err(error) => {
@@ -84,7 +85,7 @@ fn send(agent: &ureq::Agent, endpoint: &str, body: &Value) -> Result<(), String>
 
 /// Labels are what makes an alert the same alert: rule, key and severity, nothing that changes.
 fn body(task: &Task, alerts: &[Outgoing]) -> Value {
-    let until = now_ms() + (task.resend * INTERVALS).as_millis() as i64;
+    let until = Timestamp::now().as_millisecond() + (task.resend * INTERVALS).as_millis() as i64;
     let rules = task.board.classification();
     let all = alerts.iter().map(|outgoing| {
         let alert = &outgoing.alert;
@@ -102,8 +103,4 @@ fn body(task: &Task, alerts: &[Outgoing]) -> Value {
         })
     });
     Value::Array(all.collect())
-}
-
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
 }

@@ -16,7 +16,7 @@ use crate::api;
 use crate::evidence;
 use crate::rules::Current;
 
-/// Alerts that are over are shown, and sent to Alertmanager as resolved, for this long of wall clock.
+/// Alerts that are over are sent to Alertmanager as resolved for this long of wall clock.
 const REMEMBER: Duration = Duration::from_secs(15 * 60);
 /// More of them are not kept.
 const MAX_OVER: usize = 1000;
@@ -92,12 +92,12 @@ impl Board {
     }
 
     /// The loop knows what an earlier life left.
-    pub fn open(&self, watch: Watch, recorded: &[Transition]) {
+    pub fn open(&self, watch: Watch, recorded: Vec<Transition>) {
         let mut inner = self.write();
         inner.watch = Some(watch);
         inner.over.clear();
         inner.fired.clear();
-        inner.note(recorded.to_vec());
+        inner.note(recorded);
     }
 
     /// Folds a batch of the log.
@@ -115,9 +115,9 @@ impl Board {
     }
 
     /// The end of the log was seen.
-    pub fn caught_up(&self, lag: i64) {
+    pub fn caught_up(&self) {
         let mut inner = self.write();
-        (inner.caught_up, inner.lag) = (true, lag);
+        (inner.caught_up, inner.lag) = (true, 0);
     }
 
     /// Records of the log that are not read yet.
@@ -434,7 +434,7 @@ mod tests {
             "[[rule]]\nname = 'r'\nmetric = 'bounce_rate'\nwindow = '5m'\nthreshold = 0.5\nmin_volume = 1\nkeep_firing = '0s'\n";
         let rules = Arc::new(Rules::parse(rules, "r").unwrap());
         let board = Board::new(Arc::new(Current::new(Arc::new(Classification::builtin().unwrap()))), rules.windows());
-        board.open(Watch::new(rules, Settings::default()), &[]);
+        board.open(Watch::new(rules, Settings::default()), Vec::new());
         board
     }
 
@@ -494,7 +494,7 @@ mod tests {
         assert_eq!(fired.len(), 1);
         assert!(board.outgoing().is_none(), "what is read so far is of the past");
         assert!(!board.status().ready);
-        board.caught_up(0);
+        board.caught_up();
         let (version, sent) = board.outgoing().unwrap();
         assert_eq!((sent.len(), sent[0].resolved_at), (1, None));
         assert_eq!(board.alerts().alerts[0].state, "firing");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bounceflow_classify::Rules;
 use bounceflow_event::{Action, Alert, AlertCategory, RootCause};
-use bounceflow_window::{AlertSeverity, State, Transition};
+use bounceflow_window::Transition;
 
 /// Who must act and what they do: by the classification rule behind the top pattern, else by the top category.
 pub fn cause_and_action(rules: &Rules, alert: &Transition) -> (RootCause, Action) {
@@ -45,8 +45,8 @@ pub fn from_wire(alert: &Alert<'_>) -> Option<Transition> {
     Some(Transition {
         alert_id: alert.alert_id.to_owned(),
         rule: alert.rule.to_owned(),
-        state: [State::Pending, State::Firing, State::Resolved].into_iter().find(|s| s.as_str() == alert.state)?,
-        severity: alert.severity.parse::<AlertSeverity>().ok()?,
+        state: alert.state.parse().ok()?,
+        severity: alert.severity.parse().ok()?,
         isp: alert.isp.to_owned(),
         identity: alert.identity.to_owned(),
         episode_start: alert.episode_start,
@@ -69,7 +69,7 @@ pub fn from_wire(alert: &Alert<'_>) -> Option<Transition> {
 pub fn annotations(alert: &Transition, cause: RootCause, action: Action) -> BTreeMap<String, String> {
     let mut all = alert.annotations.clone();
     let rate = if alert.denominator > 0 { 100.0 * alert.numerator as f64 / alert.denominator as f64 } else { 0.0 };
-    let window = minutes(alert.window_seconds);
+    let window = length(alert.window_seconds);
     all.insert("rate".into(), format!("{rate:.2} % ({} of {} in {window})", alert.numerator, alert.denominator));
     all.insert("threshold".into(), format!("{} {:.2} %", alert.metric, 100.0 * alert.threshold));
     all.insert("since".into(), time(alert.episode_start));
@@ -96,10 +96,11 @@ pub fn time(ms: i64) -> String {
     jiff::Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |time| time.to_string())
 }
 
-fn minutes(seconds: i64) -> String {
+/// The length of a window: `5 min`, `24 h`, `90 s`.
+pub fn length(seconds: i64) -> String {
     match seconds {
-        s if s % 3600 == 0 => format!("{} h", s / 3600),
-        s if s % 60 == 0 => format!("{} min", s / 60),
+        s if s > 0 && s % 3600 == 0 => format!("{} h", s / 3600),
+        s if s > 0 && s % 60 == 0 => format!("{} min", s / 60),
         s => format!("{s} s"),
     }
 }

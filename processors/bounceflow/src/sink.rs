@@ -296,7 +296,7 @@ impl<'t> Worker<'t> {
 
     /// Closes the batches that are ripe. One without rows (all its records refused) needs no insert.
     fn close_ripe(&mut self, consumer: &Consumer) -> Result<(), Trouble> {
-        let now = now_ms();
+        let now = jiff::Timestamp::now().as_millisecond();
         let mut halts = Vec::new();
         for partition in &mut self.partitions {
             if !partition.ripe(&self.task.config.sink) {
@@ -744,8 +744,4 @@ fn backoff(tries: u32) -> Duration {
     let base = Duration::from_millis(100).saturating_mul(1 << tries.min(10)).min(MAX_BACKOFF);
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.subsec_nanos());
     base + base.mul_f64(f64::from(nanos % 1000) / 2000.0)
-}
-
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
 }

@@ -1,4 +1,4 @@
-//! Why a turn of a loop did not end well, and how far that can be mended. The same for every loop.
+//! Why a turn of a loop did not end well, how far that can be mended, and how a producer is got again. The same for every loop.
 
 use bounceflow_event::avro::AvroError;
 use rdkafka::error::KafkaError;

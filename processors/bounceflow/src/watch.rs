@@ -125,7 +125,7 @@ struct Life<'t> {
     to_avro: Encoder<'t>,
     bytes: Vec<u8>,
     metrics: metrics::Watch,
-    start: Start,
+    complete: Complete,
     /// What an earlier life left; taken when the first batch is read.
     left: Option<(Option<Mark>, Vec<Transition>)>,
     complete_from: Option<i64>,
@@ -167,7 +167,7 @@ impl<'t> Life<'t> {
             to_avro: schema.encoder(),
             bytes: Vec::new(),
             metrics: metrics::Watch::default(),
-            start,
+            complete: start.complete,
             left: Some((mark, recorded)),
             complete_from: None,
             next: start.offset,
@@ -191,7 +191,7 @@ impl<'t> Life<'t> {
             Event::Record(message) => self.record(&message, producer)?,
             Event::End(_) => {
                 self.lag_asked = Instant::now();
-                self.task.board.caught_up(0);
+                self.task.board.caught_up();
                 self.report();
             }
             Event::OffsetGone => {
@@ -249,7 +249,7 @@ impl<'t> Life<'t> {
 
     /// Makes the windows, now that the first batch says when the log begins.
     fn open(&mut self, mark: Option<Mark>, recorded: Vec<Transition>) {
-        let read = match self.start.complete {
+        let read = match self.complete {
             Complete::Always => None,
             Complete::From(time) => Some(time),
             Complete::FirstRecord => Some(self.log_time + AHEAD_MS),
@@ -258,10 +258,9 @@ impl<'t> Life<'t> {
         self.complete_from = read.max(mark.and_then(|m| m.complete_from));
         let watch = &self.task.config.watch;
         let evaluated_to = mark.map(|m| m.evaluated_to);
-        self.task.board.open(
-            Watch::resume(Arc::clone(&watch.rules), watch.settings, evaluated_to, self.complete_from, recorded.clone()),
-            &recorded,
-        );
+        let rules = Arc::clone(&watch.rules);
+        let resumed = Watch::resume(rules, watch.settings, evaluated_to, self.complete_from, recorded.clone());
+        self.task.board.open(resumed, recorded);
     }
 
     /// Writes transitions, and how far the log is evaluated, in one transaction.

@@ -72,16 +72,6 @@ impl Alertmanager {
         self.own()?.run()
     }
 
-    /// Freezes the process (SIGSTOP): connections stay open, nothing answers.
-    pub fn pause(&self) -> Result<()> {
-        self.own()?.server.pause()
-    }
-
-    /// Lets a paused process go on.
-    pub fn resume(&self) -> Result<()> {
-        self.own()?.server.resume()
-    }
-
     fn own(&self) -> Result<&Own> {
         self.own.as_ref().ok_or_else(|| external("Alertmanager"))
     }

@@ -2,6 +2,8 @@
 
 use ratatui::text::Span;
 
+pub(super) use crate::evidence::length;
+
 /// Stands for what is not known.
 pub(super) const NONE: &str = "–";
 const LEVELS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -53,15 +55,6 @@ pub(super) fn rate(fraction: Option<f64>) -> String {
 /// Numerator / denominator in %.
 pub(super) fn share(numerator: i64, denominator: i64) -> String {
     rate((denominator > 0).then(|| numerator as f64 / denominator as f64))
-}
-
-/// The length of a window: `5 min`, `24 h`, `90 s`.
-pub(super) fn length(seconds: i64) -> String {
-    match seconds {
-        s if s > 0 && s % 3600 == 0 => format!("{} h", s / 3600),
-        s if s > 0 && s % 60 == 0 => format!("{} min", s / 60),
-        s => format!("{s} s"),
-    }
 }
 
 /// How long ago: `42 s`, `5 min`, `3 h 20 min`, `2 d 4 h`. What lies ahead is 0.
