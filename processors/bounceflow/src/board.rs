@@ -320,6 +320,8 @@ impl Inner {
             self.version += 1;
             match change.state {
                 State::Pending => {}
+                // Recorded by a replica that was behind.
+                State::Firing if self.over.iter().any(|over| over.last.alert_id == change.alert_id) => {}
                 State::Firing => drop(self.fired.insert(change.alert_id, change.event_time)),
                 // One that never fired is nobody's business any more.
                 State::Resolved => {
@@ -485,6 +487,18 @@ mod tests {
         let first = &rates.rows[0];
         assert_eq!((first.outcomes, first.hard_rate, first.complaint_rate), (100, Some(0.1), Some(0.0)));
         assert_eq!(first.spark.iter().flatten().count(), 1, "all in one bucket: {:?}", first.spark);
+    }
+
+    #[test]
+    fn what_two_replicas_recorded_is_over_once() {
+        let first = board();
+        let mut life = fold(&first, 0, vec![row("gmail", "a.example", 10, 90)]);
+        life.extend(fold(&first, 400, vec![]));
+        assert_eq!(life.iter().map(|t| t.state).collect::<Vec<_>>(), [State::Firing, State::Resolved]);
+        // One replica was far behind the other.
+        let (rules, both) = (Arc::new(Rules::builtin().unwrap()), [life.clone(), life].concat());
+        first.open(Watch::new(rules, Settings::default()), both);
+        assert_eq!(first.alerts().alerts.len(), 1);
     }
 
     #[test]
