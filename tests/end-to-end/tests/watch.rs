@@ -332,3 +332,49 @@ fn a_short_log_is_not_judged() -> Result<()> {
     pipeline.passed();
     Ok(())
 }
+
+/// Ten minutes without Alertmanager: the watch goes on, says so, and tells it everything that fires when it is back.
+#[test]
+#[ignore = "takes eleven minutes: cargo test --release -p bounceflow-end-to-end --test watch ten_minutes -- --ignored"]
+fn alertmanager_gone_for_ten_minutes_is_told_when_it_is_back() -> Result<()> {
+    let alertmanager = Alertmanager::start_own()?;
+    let urls = toml::Value::Array(vec![alertmanager.url().into()]);
+    let (pipeline, folder) = pipeline("watch_gone", ONE, &[(&["watch", "alertmanagers"], urls)])?;
+    let scenario = folder.path().join("scenario.toml");
+    fs::write(
+        &scenario,
+        "[[incident]]\nfrom = 0\nuntil = 100000\nisp = 'gmail'\nidentity = 'news.shopwave.example'\n\
+         outcome = 'gmail-domain-reputation'\nshare = 0.9\n",
+    )?;
+    let scenario = scenario.to_str().context("a path that is no text")?;
+    let _traffic = pipeline.simulate(&["--rate", "500", "--format", "json", "--garbage", "0", "--scenario", scenario])?;
+    let mut all = pipeline.run("all", 0, &[])?;
+    let one = until("Alertmanager to hold the alert", || {
+        let alerts = held(&alertmanager, "refused")?;
+        ensure!(alerts.len() == 1, "{alerts:#?}");
+        Ok(alerts)
+    })?;
+    alertmanager.kill()?;
+    let gone = Instant::now();
+    while gone.elapsed() < Duration::from_secs(600) {
+        std::thread::sleep(Duration::from_secs(20));
+        let status: Value = serde_json::from_str(&all.get("/api/v1/status")?.1)?;
+        ensure!(status["ready"] == true && all.get("/healthz")?.0 == 200, "{status:#}");
+        ensure!(status["alertmanagers"][0]["error"].is_string(), "it does not say so: {status:#}");
+    }
+    alertmanager.restart()?;
+    let back = Instant::now();
+    until("Alertmanager to be told again", || {
+        let alerts = held(&alertmanager, "refused")?;
+        ensure!(alerts.len() == 1 && alerts[0]["status"]["state"] == "active", "{alerts:#?}");
+        ensure!(alerts[0]["startsAt"] == one[0]["startsAt"], "another episode: {alerts:#?}");
+        Ok(())
+    })?;
+    println!("told again {:.1} s after it was back", back.elapsed().as_secs_f64());
+    let states: Vec<String> =
+        read(&by_replica(&pipeline)?["watch_gone/0/watch"])?.into_iter().map(|(_, state, ..)| state).collect();
+    ensure!(states == ["pending", "firing"], "{states:?}");
+    ensure!(all.stop()?.success(), "it did not end well: {}", all.log());
+    pipeline.passed();
+    Ok(())
+}
