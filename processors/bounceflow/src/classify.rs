@@ -4,12 +4,13 @@
 //! [`Worker::commit`] ends a transaction. What a record means is decided in [`process`](crate::process); what it adds up to is kept
 //! in [`counts`](crate::counts). One thread, one topic, one transactional id.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bounceflow_classify::PATTERN_VERSION;
 use bounceflow_event::avro::Encoder;
-use bounceflow_event::{Decoder, Format, Rejection, Source};
+use bounceflow_event::{Decoder, Format, RejectReason, Rejection, Source};
 use rdkafka::Message;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::message::{BorrowedMessage, Header, OwnedHeaders};
@@ -97,6 +98,8 @@ struct Worker<'t> {
     /// Reasons, for the metrics: they count what is committed.
     ignored: Vec<&'static str>,
     rejected: Vec<&'static str>,
+    /// Records over which this program panicked, by partition and offset: set aside unread when they come again.
+    panicked: Vec<(i32, i64)>,
 }
 
 /// What this transaction covers of one partition.
@@ -133,6 +136,7 @@ impl<'t> Worker<'t> {
             failures: 0,
             ignored: Vec::new(),
             rejected: Vec::new(),
+            panicked: Vec::new(),
         })
     }
 
@@ -164,7 +168,7 @@ impl<'t> Worker<'t> {
     /// Whether it was a record, so that another may follow at once.
     fn act(&mut self, event: Event<'_>, consumer: &Consumer) -> Result<bool, Trouble> {
         match event {
-            Event::Record(message) => return self.record(&message).map(|()| true),
+            Event::Record(message) => return self.isolated(&message).map(|()| true),
             Event::End(partition) => {
                 if let Some(Some(partition)) = self.partitions.get_mut(partition as usize) {
                     partition.end_reached = true;
@@ -190,6 +194,39 @@ impl<'t> Worker<'t> {
             Event::Idle => {}
         }
         Ok(false)
+    }
+
+    /// A mistake of ours costs the record it shows on, not the process: the transaction is dropped, and when the record comes again it
+    /// goes to the dead letter unread.
+    fn isolated(&mut self, message: &BorrowedMessage<'_>) -> Result<(), Trouble> {
+        let place = (message.partition(), message.offset());
+        if self.panicked.contains(&place) {
+            return self.set_aside(message);
+        }
+        catch_unwind(AssertUnwindSafe(|| self.record(message))).unwrap_or_else(|_| {
+            self.panicked.push(place);
+            // Whatever the panic left half done.
+            self.scratch = Scratch::new(&self.task.tables);
+            Err(Trouble::StartAgain(format!("panicked over the record at {}/{}", place.0, place.1)))
+        })
+    }
+
+    /// Settles a record unread.
+    fn set_aside(&mut self, message: &BorrowedMessage<'_>) -> Result<(), Trouble> {
+        if self.open.is_none() {
+            self.begin()?;
+        }
+        let Some(Some(partition)) = self.partitions.get_mut(message.partition() as usize) else { return Ok(()) };
+        partition.next = message.offset() + 1;
+        partition.records += 1;
+        partition.items += 1;
+        partition.dead_lettered += 1;
+        partition.end_reached = false;
+        self.records += 1;
+        let detail = "bounceflow panicked over this record: please report it; the log says where".to_owned();
+        let why = Rejection { reason: RejectReason::InternalError, detail, format: Format::Auto };
+        self.rejected.push(why.reason.as_str());
+        self.dead_letter(message, 0, &why, 0)
     }
 
     /// Settles every item of a record: counted, written as a failure, ignored by reason, or dead-lettered.

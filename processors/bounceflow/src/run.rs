@@ -30,6 +30,7 @@ pub enum Role {
 
 /// Runs the roles (all of them where none is named) until a signal asks to stop or a loop cannot go on.
 pub fn run(config: Config, roles: &[Role], from: Option<From>) -> anyhow::Result<()> {
+    std::panic::set_hook(Box::new(say_where));
     let metrics = metrics::install()?;
     let (stop, health) = (Stop::default(), Health::default());
     let playing = |role| roles.is_empty() || roles.contains(&role);
@@ -110,6 +111,12 @@ pub fn run(config: Config, roles: &[Role], from: Option<From>) -> anyhow::Result
         Ok(served) => result.and(served),
         Err(e) => result.and(Err(e.into())),
     }
+}
+
+/// A panic is told by its place. Its words may quote a record, and somebody's address with it: only fixed ones are repeated.
+fn say_where(panic: &std::panic::PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string);
+    tracing::error!(place, why = panic.payload().downcast_ref::<&'static str>(), "Panicked");
 }
 
 /// Reads the rules anew at each SIGHUP, one after the other and beside the HTTP side: compiling takes a moment.

@@ -111,11 +111,13 @@ pub enum RejectReason {
     InvalidTimestamp,
     /// Older than 36 months.
     TooOld,
+    /// A mistake of this program showed on it; the log says where.
+    InternalError,
 }
 
 impl RejectReason {
     /// Every reason, for metrics.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::UnknownFormat,
         Self::MalformedAvro,
         Self::UnknownSchema,
@@ -129,6 +131,7 @@ impl RejectReason {
         Self::RecipientWithoutDomain,
         Self::InvalidTimestamp,
         Self::TooOld,
+        Self::InternalError,
     ];
 
     /// The spelling used in dead-letter headers and in metrics.
@@ -147,6 +150,7 @@ impl RejectReason {
             Self::RecipientWithoutDomain => "recipient_without_domain",
             Self::InvalidTimestamp => "invalid_timestamp",
             Self::TooOld => "too_old",
+            Self::InternalError => "internal_error",
         }
     }
 }
