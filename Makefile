@@ -44,10 +44,14 @@ end-to-end: ## The whole path on real servers while processes are killed
 	$(CARGO) build --release --locked -p bounceflow -p bounceflow-stack -p bounceflow-end-to-end
 	$(CARGO) test --release --locked -p bounceflow-end-to-end -- --nocapture --test-threads=1
 
+faults: prepare ## The fault matrix; CELL=name plays one, ROUNDS=3 all of them thrice, LIST=1 names them; figures to target/figures
+	$(CARGO) build --release --locked -p bounceflow-stack -p bounceflow-faults --features bounceflow-faults/failpoints
+	target/release/faults $(if $(LIST),--list) --rounds $(or $(ROUNDS),1) $(CELL)
+
 bench: prepare ## Speed beside its ceiling, latency; figures to target/figures
 	$(CARGO) build --release --locked -p bounceflow -p bounceflow-stack -p bounceflow-end-to-end -p bounceflow-bench
 	$(CARGO) bench --locked -p bounceflow-bench --bench replies --bench window --bench pipeline
 
 # One after the other: there are few cores, and each step says what it found.
 .NOTPARALLEL:
-.PHONY: help prepare demo test fmt lint purity deny advisories unit end-to-end bench
+.PHONY: help prepare demo test fmt lint purity deny advisories unit end-to-end faults bench

@@ -356,7 +356,9 @@ impl<'t> Worker<'t> {
             trouble = std::mem::replace(&mut trouble, Ok(())).and(sent);
         });
         trouble?;
-        self.producer.commit(&offsets, group)?;
+        failpoint!("classify.before-commit");
+        failpoint!("classify.during-commit", self.producer.commit(&offsets, group))?;
+        failpoint!("classify.after-commit");
         self.open = None;
         let items: i64 = self.partitions.iter().flatten().map(|p| p.items).sum();
         self.metrics.records.increment(self.records as u64);

@@ -3,6 +3,8 @@
 //! The binary's own library, so that tests and benchmarks reach its parts. The loops (`classify`, `sink`, `watch`) are one file each, read
 //! from the top; what they decide is decided in pure code (`process`, `counts`, `starting`, `intent`).
 
+#[macro_use]
+pub mod failpoint;
 pub mod cli;
 pub mod config;
 pub mod run;

@@ -283,7 +283,8 @@ impl<'t> Worker<'t> {
             let token = pending.intent.token(warehouse, p.table, &p.topic, p.number);
             Some(insert_and_count(warehouse, p, pending, token, &self.metrics[p.table as usize]))
         });
-        let answers = self.runtime.block_on(futures_util::future::join_all(inserts));
+        failpoint!("sink.before-post");
+        let answers = failpoint!("sink.during-post", self.runtime.block_on(futures_util::future::join_all(inserts)));
         let mut written = Vec::new();
         for (i, end) in due.into_iter().zip(answers) {
             match end {
@@ -365,7 +366,9 @@ impl<'t> Worker<'t> {
         if offsets.is_empty() {
             return Ok(false);
         }
+        failpoint!("sink.before-intent");
         self.transaction(&offsets, &[])?;
+        failpoint!("sink.after-intent");
         let committed = Instant::now();
         for partition in &mut self.partitions {
             if let Stage::Pending(pending) = &mut partition.stage
@@ -390,7 +393,9 @@ impl<'t> Worker<'t> {
         if offsets.is_empty() {
             return Ok(());
         }
+        failpoint!("sink.after-ok");
         self.transaction(&offsets, &dead)?;
+        failpoint!("sink.after-commit");
         let sink = &self.task.config.sink;
         let mut recovered = false;
         for i in written {

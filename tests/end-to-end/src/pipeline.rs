@@ -22,6 +22,16 @@ pub struct Builder {
     tree: Value,
     inputs: i32,
     migrate: bool,
+    program: &'static str,
+    servers: Option<Servers>,
+    clickhouse: Option<String>,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        let (name, tree) = (String::new(), Value::Table(toml::Table::new()));
+        Self { name, tree, inputs: 1, migrate: true, program: "bounceflow", servers: None, clickhouse: None }
+    }
 }
 
 impl Builder {
@@ -53,19 +63,45 @@ impl Builder {
         self
     }
 
+    /// Another program than `bounceflow`, built beside it, with its command line.
+    #[must_use]
+    pub fn program(mut self, name: &'static str) -> Self {
+        self.program = name;
+        self
+    }
+
+    /// Servers that were taken already.
+    #[must_use]
+    pub fn servers(mut self, servers: Servers) -> Self {
+        self.servers = Some(servers);
+        self
+    }
+
+    /// Another way to ClickHouse than the direct one.
+    #[must_use]
+    pub fn clickhouse_at(mut self, url: &str) -> Self {
+        self.clickhouse = Some(url.to_owned());
+        self
+    }
+
     /// Waits for the servers, creates topics and tables.
-    pub fn build(self) -> Result<Pipeline> {
-        let servers = Servers::take()?;
+    pub fn build(mut self) -> Result<Pipeline> {
+        let servers = match self.servers.take() {
+            Some(servers) => servers,
+            None => Servers::take()?,
+        };
+        let url = self.clickhouse.take().unwrap_or_else(|| servers.clickhouse.url().to_owned());
         let folder = tempfile::tempdir()?;
         let config = folder.path().join("bounceflow.toml");
         let builder = self
             .set(&["kafka", "bootstrap.servers"], servers.kafka.bootstrap())?
             .set(&["kafka", "broker.address.family"], "v4")?
-            .set(&["clickhouse", "url"], servers.clickhouse.url())?;
+            .set(&["clickhouse", "url"], url)?;
         fs::write(&config, toml::to_string(&builder.tree)?)?;
         let kafka = Kafka { bootstrap: servers.kafka.bootstrap().to_owned() };
-        let name = builder.name;
-        let pipeline = Pipeline { name, config, kafka, logs: RefCell::default(), passed: Cell::new(false), folder, servers };
+        let (name, program) = (builder.name, builder.program);
+        let pipeline =
+            Pipeline { name, program, config, kafka, logs: RefCell::default(), passed: Cell::new(false), folder, servers };
         pipeline.succeed(&["create-topics", "--failures-partitions", "4", "--inputs", &builder.inputs.to_string()])?;
         if builder.migrate {
             pipeline.succeed(&["migrate"])?;
@@ -77,6 +113,7 @@ impl Builder {
 /// A deployment of one test. Dropped before [`Pipeline::passed`], it prints the logs of its processes.
 pub struct Pipeline {
     name: String,
+    program: &'static str,
     config: PathBuf,
     /// The broker.
     pub kafka: Kafka,
@@ -95,7 +132,7 @@ impl Pipeline {
              [topics]\nfailures = '{name}.failures'\nrates = '{name}.rates'\nalerts = '{name}.alerts'\ndead_letter = '{name}.dead-letter'\nschemas = '{name}.schemas'\n\
              [classify]\nthreads = 1\n[sink]\nlinger_ms = 100\n[clickhouse]\ndatabase = '{name}'\n[http]\nlisten = '127.0.0.1:0'\n"
         );
-        Ok(Builder { name: name.to_owned(), tree: toml::from_str(&text)?, inputs: 1, migrate: true })
+        Ok(Builder { name: name.to_owned(), tree: toml::from_str(&text)?, ..Builder::default() })
     }
 
     /// A topic of this deployment: `events`, `failures`, `rates`, `alerts`, `dead-letter` or `schemas`.
@@ -151,7 +188,7 @@ impl Pipeline {
     /// A further configuration file that differs in one setting.
     pub fn config_with(&self, path: &[&str], value: &str) -> Result<PathBuf> {
         let tree = toml::from_str(&fs::read_to_string(&self.config)?)?;
-        let builder = Builder { name: self.name.clone(), tree, inputs: 1, migrate: false }.set(path, value)?;
+        let builder = Builder { name: self.name.clone(), tree, ..Builder::default() }.set(path, value)?;
         let file = self.folder.path().join(format!("bounceflow-{}-{value}.toml", path.join("-")));
         fs::write(&file, toml::to_string(&builder.tree)?)?;
         Ok(file)
@@ -164,13 +201,25 @@ impl Pipeline {
 
     /// The same with another configuration file.
     pub fn run_on(&self, config: &Path, role: &str, ordinal: u32, more: &[&str]) -> Result<Process> {
+        let mut command = self.role(config, role, ordinal)?;
+        command.args(more);
+        self.spawn(&format!("{role}-{ordinal}"), command)
+    }
+
+    /// Starts a role with its failpoints armed; the program must have some.
+    pub fn run_armed(&self, role: &str, ordinal: u32, failpoints: &str) -> Result<Process> {
+        let mut command = self.role(&self.config, role, ordinal)?;
+        command.env("FAILPOINTS", failpoints);
+        self.spawn(&format!("{role}-{ordinal}"), command)
+    }
+
+    fn role(&self, config: &Path, role: &str, ordinal: u32) -> Result<Command> {
         let mut command = self.bounceflow()?;
         command.arg("run").arg("--config").arg(config).env("BOUNCEFLOW__ORDINAL", ordinal.to_string());
         if role != "all" {
             command.args(["--role", role]);
         }
-        command.args(more);
-        self.spawn(&format!("{role}-{ordinal}"), command)
+        Ok(command)
     }
 
     /// Starts `bounceflow simulate` into the input topic.
@@ -206,6 +255,11 @@ impl Pipeline {
         self.logs.borrow().iter().map(|log| Ok(String::from_utf8_lossy(&fs::read(log)?).into_owned())).collect()
     }
 
+    /// The logs of its processes, in the order they were started.
+    pub fn logs(&self) -> Vec<PathBuf> {
+        self.logs.borrow().clone()
+    }
+
     /// The test has passed: nothing needs to be printed.
     pub fn passed(&self) {
         self.passed.set(true);
@@ -214,17 +268,19 @@ impl Pipeline {
     /// The binary under test, without what the environment says of other installations.
     fn bounceflow(&self) -> Result<Command> {
         let own = std::env::current_exe()?;
-        let folder = own.ancestors().nth(2).context("the test has no place")?;
-        let binary = folder.join("bounceflow");
-        ensure!(
-            binary.is_file(),
-            "{} is missing; build it with `cargo build --release -p bounceflow -p bounceflow-stack` (without --release for a test \
-             without it)",
-            binary.display()
-        );
+        // Beside a program that plays the tests, or above a test.
+        let binary = own.ancestors().skip(1).take(2).map(|folder| folder.join(self.program)).find(|path| path.is_file());
+        let binary = binary.with_context(|| {
+            format!(
+                "{} is not beside {}; build it with `cargo build --release -p bounceflow -p bounceflow-stack` (without --release for \
+                 a test without it; `make faults` builds what it needs)",
+                self.program,
+                own.display()
+            )
+        })?;
         let mut command = Command::new(binary);
         let foreign = std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("BOUNCEFLOW"));
-        for name in foreign.chain(["RUST_LOG".into()]) {
+        for name in foreign.chain(["RUST_LOG".into(), "FAILPOINTS".into()]) {
             command.env_remove(name);
         }
         Ok(command)

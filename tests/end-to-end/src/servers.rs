@@ -21,7 +21,9 @@ static TURN: Mutex<()> = Mutex::new(());
 
 /// Both servers, for the one test whose turn it is.
 pub struct Servers {
-    stack: &'static Stack,
+    shared: &'static Stack,
+    /// Servers of this test alone, instead of the shared ones.
+    own: Option<Box<Stack>>,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -40,7 +42,21 @@ impl Servers {
         if stack.clickhouse.query_within(Duration::from_secs(10), "SELECT 1").is_err() {
             stack.clickhouse.restart().context("bringing ClickHouse back")?;
         }
-        Ok(Self { stack, _turn: turn })
+        Ok(Self { shared: stack, own: None, _turn: turn })
+    }
+
+    /// A broker, or brokers, of its own instead of the shared one.
+    pub fn with_kafka(mut self, options: KafkaOptions) -> Result<Self> {
+        let clickhouse = ClickHouse::external(self.shared.clickhouse.url())?;
+        self.own = Some(Box::new(Stack { kafka: Kafka::start_own(options)?, clickhouse }));
+        Ok(self)
+    }
+
+    /// A ClickHouse of its own instead of the shared one.
+    pub fn with_clickhouse(mut self, options: ClickHouseOptions) -> Result<Self> {
+        let kafka = Kafka::external(self.shared.kafka.bootstrap())?;
+        self.own = Some(Box::new(Stack { kafka, clickhouse: ClickHouse::start_own(options)? }));
+        Ok(self)
     }
 }
 
@@ -48,6 +64,6 @@ impl Deref for Servers {
     type Target = Stack;
 
     fn deref(&self) -> &Stack {
-        self.stack
+        self.own.as_deref().unwrap_or(self.shared)
     }
 }

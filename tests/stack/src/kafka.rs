@@ -1,13 +1,13 @@
-//! Owns the Kafka broker: one KRaft process that is broker and controller. It must not create topics.
+//! Owns the Kafka brokers: KRaft processes that are broker and controller each, usually one. It must not create topics.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
-use std::{env, fs};
+use std::{env, fs, thread};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::ports::{Port, random};
 use crate::server::{Server, external};
@@ -15,22 +15,16 @@ use crate::{download, ports};
 
 const NAMED: &str = "BOUNCEFLOW_KAFKA";
 
-// Why a line is there where its name does not say it: internal topics small and without replicas, for a fast start; a group
+// Why a line is there where its name does not say it: internal topics small, for a fast start; a group
 // forms at once; topics exist only if somebody meant them to. A broker killed and restarted is refused until its old session
 // has timed out: with the default, 9 s, each restart would take 12 s.
 const PROPERTIES: &str = "\
 process.roles=broker,controller
-node.id=1
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=BROKER
 listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT
-offsets.topic.replication.factor=1
 offsets.topic.num.partitions=8
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=8
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 auto.create.topics.enable=false
 message.max.bytes=67108864
@@ -46,11 +40,13 @@ pub struct KafkaOptions {
     pub properties: Vec<(String, String)>,
     /// The JVM's `-Xmx`.
     pub heap: String,
+    /// How many. Every topic has a replica on each; a write is acknowledged by all but one of them at least.
+    pub brokers: u16,
 }
 
 impl Default for KafkaOptions {
     fn default() -> Self {
-        Self { properties: Vec::new(), heap: "1g".into() }
+        Self { properties: Vec::new(), heap: "1g".into(), brokers: 1 }
     }
 }
 
@@ -63,11 +59,12 @@ impl KafkaOptions {
     }
 }
 
-/// A Kafka broker on 127.0.0.1; dropping it stops it and removes its data.
+/// A Kafka broker on 127.0.0.1, or several; dropping it stops it and removes its data.
 #[derive(Debug)]
 pub struct Kafka {
     bootstrap: String,
-    own: Option<Own>,
+    /// None: external.
+    own: Vec<Own>,
 }
 
 #[derive(Debug)]
@@ -96,8 +93,9 @@ impl Kafka {
     /// Starts a broker whatever the environment says, for tests that kill it.
     pub fn start_own(options: KafkaOptions) -> Result<Self> {
         let lib = download::kafka()?;
-        ports::with_free(|| Own::start(&lib, &options))
-            .map(|own| Self { bootstrap: format!("127.0.0.1:{}", own.broker.number), own: Some(own) })
+        let own = ports::with_free(|| Own::start(&lib, &options))?;
+        let addresses: Vec<_> = own.iter().map(|own| format!("127.0.0.1:{}", own.broker.number)).collect();
+        Ok(Self { bootstrap: addresses.join(","), own })
     }
 
     /// Uses a broker that runs already. Fails unless it can be reached.
@@ -105,72 +103,110 @@ impl Kafka {
         let bootstrap = bootstrap.into();
         let reached = bootstrap.split(',').any(|server| TcpStream::connect(server.trim()).is_ok());
         ensure!(reached, "no Kafka broker at {bootstrap} (named by {NAMED})");
-        Ok(Self { bootstrap, own: None })
+        Ok(Self { bootstrap, own: Vec::new() })
     }
 
-    /// `host:port`, as `bootstrap.servers` wants it.
+    /// `host:port`, as `bootstrap.servers` wants it; several with commas.
     pub fn bootstrap(&self) -> &str {
         &self.bootstrap
     }
 
-    /// Freezes the process (SIGSTOP): connections stay open, nothing answers.
+    /// Freezes every process (SIGSTOP): connections stay open, nothing answers.
     pub fn pause(&self) -> Result<()> {
-        self.own()?.server.pause()
+        self.own()?.iter().try_for_each(|own| own.server.pause())
     }
 
-    /// Lets a paused process go on.
+    /// Lets paused processes go on.
     pub fn resume(&self) -> Result<()> {
-        self.own()?.server.resume()
+        self.own()?.iter().try_for_each(|own| own.server.resume())
     }
 
-    /// Kills the process (SIGKILL) and returns once it is dead. The data stay for [`Kafka::restart`].
+    /// Kills every process (SIGKILL) and returns once they are dead. The data stay for [`Kafka::restart`].
     pub fn kill(&self) -> Result<()> {
-        self.own()?.server.kill()
+        self.own()?.iter().try_for_each(|own| own.server.kill())
+    }
+
+    /// Kills one broker of several, counted from 0.
+    pub fn kill_broker(&self, number: usize) -> Result<()> {
+        self.broker(number)?.server.kill()
     }
 
     /// Starts it again, on the same port with the same data, killing it first if it runs; returns once it answers.
     pub fn restart(&self) -> Result<()> {
-        self.own()?.run()
+        Own::run_all(self.own()?)
+    }
+
+    /// The same for one broker of several, counted from 0.
+    pub fn restart_broker(&self, number: usize) -> Result<()> {
+        self.broker(number)?.run()
     }
 
     /// Ends it and removes its data. One that is external is left alone.
     pub fn stop(self) -> Result<()> {
-        self.own.map_or(Ok(()), |own| own.server.kill())
+        self.own.iter().try_for_each(|own| own.server.kill())
     }
 
-    /// The broker's log, unless it is external. It goes when the broker is stopped.
+    /// The (first) broker's log, unless it is external. It goes when the broker is stopped.
     pub fn log_path(&self) -> Option<&Path> {
-        self.own.as_ref().map(|own| own.server.log())
+        self.own.first().map(|own| own.server.log())
     }
 
-    /// The process, unless it is external or killed.
+    /// The (first) process, unless it is external or killed.
     pub fn pid(&self) -> Option<u32> {
-        self.own.as_ref()?.server.pid()
+        self.own.first()?.server.pid()
     }
 
-    fn own(&self) -> Result<&Own> {
-        self.own.as_ref().ok_or_else(|| external("Kafka"))
+    fn own(&self) -> Result<&[Own]> {
+        if self.own.is_empty() { Err(external("Kafka")) } else { Ok(&self.own) }
+    }
+
+    fn broker(&self, number: usize) -> Result<&Own> {
+        self.own()?.get(number).with_context(|| format!("there is no broker {number}"))
     }
 }
 
 impl Own {
-    fn start(lib: &Path, options: &KafkaOptions) -> Result<Self> {
-        let server = Server::prepare("Kafka")?;
-        let (broker, controller) = (Port::claim()?, Port::claim()?);
-        let own = Self { server, lib: lib.into(), heap: options.heap.clone(), broker, controller };
-        own.format(options)?;
-        own.run()?;
-        Ok(own)
+    fn start(lib: &Path, options: &KafkaOptions) -> Result<Vec<Self>> {
+        let prepare = |_| {
+            let (server, broker, controller) = (Server::prepare("Kafka")?, Port::claim()?, Port::claim()?);
+            Ok(Self { server, lib: lib.into(), heap: options.heap.clone(), broker, controller })
+        };
+        let all: Vec<Self> = (0..options.brokers).map(prepare).collect::<Result<_>>()?;
+        let cluster = format!("bounc{:016x}A", random()); // 22 characters: sixteen bytes in base64
+        let voters: Vec<_> =
+            (1..).zip(&all).map(|(id, own): (u16, _)| format!("{id}@127.0.0.1:{}", own.controller.number)).collect();
+        for (id, own) in (1..).zip(&all) {
+            own.format(id, &cluster, &voters.join(","), options)?;
+        }
+        Self::run_all(&all)?;
+        Ok(all)
     }
 
-    fn format(&self, options: &KafkaOptions) -> Result<()> {
+    /// Side by side: none of several is ready before the others run.
+    fn run_all(all: &[Self]) -> Result<()> {
+        thread::scope(|scope| {
+            let running: Vec<_> = all.iter().map(|own| scope.spawn(|| own.run())).collect();
+            running.into_iter().try_for_each(|run| run.join().map_err(|_| anyhow!("a thread that starts Kafka panicked"))?)
+        })
+    }
+
+    fn format(&self, id: u16, cluster: &str, voters: &str, options: &KafkaOptions) -> Result<()> {
         let folder = self.server.folder();
         let (broker, controller) = (self.broker.number, self.controller.number);
+        let (replicas, least) = (options.brokers, options.brokers.saturating_sub(1).max(1));
         let mut text = format!(
             "{PROPERTIES}\
+             node.id={id}\n\
+             default.replication.factor={replicas}\n\
+             min.insync.replicas={least}\n\
+             offsets.topic.replication.factor={replicas}\n\
+             transaction.state.log.replication.factor={replicas}\n\
+             transaction.state.log.min.isr={least}\n\
+             share.coordinator.state.topic.replication.factor={replicas}\n\
+             share.coordinator.state.topic.min.isr={least}\n\
              listeners=BROKER://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}\n\
              advertised.listeners=BROKER://127.0.0.1:{broker}\n\
-             controller.quorum.voters=1@127.0.0.1:{controller}\n\
+             controller.quorum.voters={voters}\n\
              log.dirs={}\n",
             folder.join("data").display()
         );
@@ -179,9 +215,8 @@ impl Own {
         }
         fs::write(folder.join("server.properties"), text)?;
         fs::create_dir(folder.join("tmp"))?;
-        let cluster = format!("bounc{:016x}A", random()); // 22 characters: sixteen bytes in base64
         let mut java = self.java(&["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]);
-        java.args(["kafka.tools.StorageTool", "format", "-t", &cluster, "-c", "server.properties"]);
+        java.args(["kafka.tools.StorageTool", "format", "-t", cluster, "-c", "server.properties"]);
         self.server.run_to_end(java)
     }
 

@@ -1,0 +1,56 @@
+//! The deduplication window is made small behind the sinks' back, while inserts hang in the air: what cannot be repeated safely halts.
+
+use anyhow::{Result, ensure};
+use bounceflow_end_to_end::until;
+
+use super::answers::proxy;
+use crate::field::{Field, ROLES};
+use crate::proxy::Break;
+
+const TABLES: [&str; 3] = ["failures", "batches", "delivery_rates"];
+/// Less than a sink works with, and more than there are inserts in the air: putting it back puts everything right.
+const SMALL: u64 = 20;
+
+pub(crate) fn small(field: &mut Field) -> Result<u64> {
+    field.start_team()?;
+    field.start_traffic()?;
+    field.under_way()?;
+    // Every insert from here on is taken and not answered, so that each partition hangs on its first.
+    let broken = |field: &Field| Ok::<_, anyhow::Error>(proxy(field)?.broken(Break::CutAnswer));
+    for table in TABLES {
+        let sql = format!("ALTER TABLE {{db}}.{table} MODIFY SETTING non_replicated_deduplication_window = {SMALL}");
+        field.pipeline.value(&sql)?;
+    }
+    proxy(field)?.breaks(Break::CutAnswer, 1);
+    let partitions = 5; // four of failures, one of rates
+    let halts = until("every partition to halt", || {
+        let halts = field.said("A partition halts", "non_replicated_deduplication_window")?;
+        ensure!(halts >= partitions, "{halts} of {partitions} halted");
+        Ok(halts)
+    })?;
+    ensure!(broken(field)? >= partitions, "only {} inserts hung in the air", broken(field)?);
+    for ordinal in 0..2 {
+        let (status, body) = field.member("sink", ordinal)?.get("/readyz")?;
+        ensure!(status == 503 && body.contains("halted"), "sink {ordinal} halts, but says it is ready: {status} {body}");
+    }
+    let doubled = field.pipeline.count(
+        "SELECT count() - uniqExact(kafka_topic, kafka_partition, kafka_offset) FROM (SELECT kafka_topic, kafka_partition, kafka_offset \
+         FROM {db}.failures UNION ALL SELECT kafka_topic, kafka_partition, kafka_offset FROM {db}.batches)",
+    )?;
+    ensure!(doubled == 0, "{doubled} rows are there twice");
+    field.say(&format!("{halts} partitions halted, nothing doubled"));
+
+    // What the halt says: put the window back, then start the sinks again.
+    proxy(field)?.breaks(Break::Nothing, 1);
+    for table in TABLES {
+        field
+            .pipeline
+            .value(&format!("ALTER TABLE {{db}}.{table} MODIFY SETTING non_replicated_deduplication_window = 100000"))?;
+    }
+    for ordinal in 0..2 {
+        let status = field.member(ROLES[1], ordinal)?.stop()?;
+        ensure!(status.success(), "a sink that halted does not end well: {status}");
+        field.join(ROLES[1], ordinal, None)?;
+    }
+    Ok(halts)
+}
