@@ -14,7 +14,7 @@ use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel}
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext, PurgeConfig};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -400,8 +400,11 @@ impl Producer {
         }
     }
 
-    /// Aborts the transaction.
+    /// Aborts the transaction. What is still in the queue is dropped and what is under way awaited first, by polling: the call itself
+    /// waits for the reports of both, and with nobody to take them it would wait for ever.
     pub fn abort(&self) -> Result<(), TransactionError> {
+        self.inner.purge(PurgeConfig::default().queue());
+        self.settle();
         self.repeat(|| self.inner.abort_transaction(CALL_TIMEOUT))
     }
 
