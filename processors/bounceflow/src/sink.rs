@@ -9,7 +9,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bounceflow_event::avro::{AvroError, Schemas};
 use bounceflow_event::{Alert, Failure, RateBatch};
-use bounceflow_warehouse::{Answer, Block, BlockBuilder, ENCODER_VERSION, LogPosition, Table, Verdict, Warehouse, judge};
+use bounceflow_warehouse::{
+    Answer, Block, BlockBuilder, ENCODER_VERSION, LogPosition, Table, Verdict, Warehouse, WarehouseError, judge,
+};
 use rdkafka::Message;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::message::{BorrowedMessage, Header, Headers, OwnedHeaders};
@@ -30,6 +32,8 @@ use crate::watch::REPLICA;
 const FRESH: Duration = Duration::from_secs(1);
 /// The longest wait between two tries of one batch.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// The same where nobody answered: to knock costs nothing, and what waits for a server that is back adds to the backlog.
+const MAX_BACKOFF_UNANSWERED: Duration = Duration::from_secs(3);
 
 /// What the loop is told.
 pub struct Task {
@@ -467,7 +471,7 @@ impl<'t> Worker<'t> {
                     let why = format!("{range}: ClickHouse refused them {} times, last with: {message}", pending.tries);
                     return self.halt(consumer, place, why);
                 }
-                let wait = backoff(pending.tries);
+                let wait = backoff(pending.tries, if broken { MAX_BACKOFF_UNANSWERED } else { MAX_BACKOFF });
                 pending.retry_at = Instant::now() + wait;
                 let (topic, number) = &place;
                 tracing::warn!(
@@ -648,12 +652,26 @@ async fn insert_and_count(
     if pending.block.rows() == 0 {
         return End::Written;
     }
+    // A repeat is only safe while every table remembers what it took: somebody may have changed that since the start.
+    if pending.unsure || pending.tries > 0 {
+        match warehouse.check().await {
+            Ok(()) => {}
+            Err(e) if !e.may_pass() => {
+                return End::Halt(format!("they may be stored already and cannot be repeated safely. {e}"));
+            }
+            Err(e) => {
+                let broken = matches!(e, WarehouseError::Unreachable { .. });
+                return End::Retry { broken, message: e.to_string() };
+            }
+        }
+    }
     let started = Instant::now();
     let answer = warehouse.insert(&pending.block, &token).await;
     metrics.insert_seconds.record(started.elapsed());
     let verdict = judge(&answer);
     metrics.answered(verdict.as_str());
-    let broken = matches!(answer, Answer::Broken { .. });
+    // An answer without a code is not ClickHouse's: what stands before it has lost it, and its outcome is as unknown.
+    let broken = matches!(answer, Answer::Broken { .. } | Answer::Refused { code: None, .. });
     match verdict {
         Verdict::Written if pending.unsure => {
             let Intent { first, last, rows, .. } = pending.intent;
@@ -745,8 +763,8 @@ impl Stage {
 }
 
 /// Doubling from 100 ms, with up to half as much again so that several sinks do not knock together.
-fn backoff(tries: u32) -> Duration {
-    let base = Duration::from_millis(100).saturating_mul(1 << tries.min(10)).min(MAX_BACKOFF);
+fn backoff(tries: u32, longest: Duration) -> Duration {
+    let base = Duration::from_millis(100).saturating_mul(1 << tries.min(10)).min(longest);
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.subsec_nanos());
     base + base.mul_f64(f64::from(nanos % 1000) / 2000.0)
 }
