@@ -50,7 +50,7 @@ faults: prepare ## The fault matrix; CELL=name plays one, ROUNDS=3 all of them t
 
 bench: prepare ## Speed beside its ceiling, latency; figures to target/figures
 	$(CARGO) build --release --locked -p bounceflow -p bounceflow-stack -p bounceflow-end-to-end -p bounceflow-bench
-	$(CARGO) bench --locked -p bounceflow-bench --bench replies --bench window --bench pipeline
+	$(CARGO) bench --locked -p bounceflow-bench --bench replies --bench window --bench pipeline --bench sink
 
 # One after the other: there are few cores, and each step says what it found.
 .NOTPARALLEL:

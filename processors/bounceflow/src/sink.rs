@@ -1,8 +1,8 @@
 //! The sink loop: failures, rate batches and alerts from Kafka into ClickHouse, each exactly once. (Long: one loop, read in one place.)
 //!
 //! Read it from the top: [`run`] prepares, [`Worker::turn`] fills batches and flushes them, [`Worker::flush`] takes ripe batches
-//! through intent, insert and offset. A partition is filling, pending (its batch is closed, its intent committed) or halted; each is
-//! on its own. **Invariant:** the offset moves past a range only when ClickHouse has it, by a transaction a newer owner would refuse.
+//! through intent, insert and offset. A partition is filling, pending (its batch is closed, its intent committed; the next one grows
+//! while ClickHouse takes it) or halted; each is on its own. **Invariant:** the offset moves past a range only when ClickHouse has it, by a transaction a newer owner would refuse.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -16,6 +16,8 @@ use rdkafka::Message;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::message::{BorrowedMessage, Header, Headers, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 use crate::config::Config;
 use crate::health::Loop;
@@ -30,10 +32,16 @@ use crate::watch::REPLICA;
 
 /// An intent older than this is committed again before the insert: a process that slept in between finds out that it lost its place.
 const FRESH: Duration = Duration::from_secs(1);
-/// The longest wait between two tries of one batch.
+/// The longest wait between two tries of one batch that ClickHouse refused.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// The same where nobody answered: to knock costs nothing, and what waits for a server that is back adds to the backlog.
 const MAX_BACKOFF_UNANSWERED: Duration = Duration::from_secs(3);
+/// Records taken between two looks at the clock.
+const CLOCK_EVERY: usize = 500;
+/// The longest wait for a record, or for an insert to end.
+const WAIT: Duration = Duration::from_millis(50);
+/// The same while there is something else to be noticed: an insert may end, and a record may come.
+const SHORT_WAIT: Duration = Duration::from_millis(5);
 
 /// What the loop is told.
 pub struct Task {
@@ -50,7 +58,8 @@ pub struct Task {
 /// Runs until told to stop. An error is one the loop cannot mend: the process ends, and nothing is lost.
 pub fn run(task: Task) -> anyhow::Result<()> {
     let topics = &task.config.topics;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // A thread of its own, so that inserts go on while batches are filled.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let warehouse = Warehouse::new(task.config.clickhouse.clone())?;
     if !kafka::wait_for_topics(
         &task.config.kafka,
@@ -72,6 +81,7 @@ pub fn run(task: Task) -> anyhow::Result<()> {
         let turned = worker.turn(&consumer);
         worker.recover(turned, &consumer)?;
     }
+    worker.finish(&consumer);
     tracing::info!(transactional_id = worker.id, "Sink ended");
     Ok(())
 }
@@ -107,7 +117,9 @@ struct Worker<'t> {
     warehouse: Warehouse,
     schemas: Schemas,
     /// As in [`Table::ALL`].
-    metrics: [metrics::Sink; 3],
+    metrics: [Arc<metrics::Sink>; 3],
+    /// Told whenever a try ends.
+    ended: Arc<Notify>,
     /// Captured when partitions were assigned; a transaction of a member that lost them is refused.
     group: Option<ConsumerGroupMetadata>,
     /// What the group gave.
@@ -155,11 +167,24 @@ struct Pending {
     /// When the intent was committed last by this process.
     committed: Option<Instant>,
     retry_at: Instant,
+    /// The try that is under way.
+    sent: Option<Try>,
     tries: u32,
     /// Whether an earlier try may have been written in part: then the range is counted.
     unsure: bool,
     refused: Vec<Refused>,
     suspect: Option<Refused>,
+    /// The batch that grows behind this one.
+    next: Filling,
+}
+
+/// An insert under way. Dropped, it is given up: its outcome is unknown, and its intent says so.
+struct Try(JoinHandle<End>);
+
+impl Drop for Try {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// A record for the dead letter.
@@ -188,17 +213,39 @@ impl<'t> Worker<'t> {
             runtime,
             warehouse,
             schemas: schemas::known()?,
-            metrics: Table::ALL.map(|table| metrics::Sink::new(table.name())),
+            metrics: Table::ALL.map(|table| Arc::new(metrics::Sink::new(table.name()))),
+            ended: Arc::default(),
             group: None,
             assigned: Vec::new(),
             partitions: Vec::new(),
         })
     }
 
-    /// Waits for one event, acts on it, and flushes what is ripe or due.
+    /// Waits for an event, acts on it and on the records behind it, and flushes what is ripe, due or ended.
     fn turn(&mut self, consumer: &Consumer) -> Result<(), Trouble> {
-        match consumer.poll(Duration::from_millis(50)) {
-            Event::Record(message) => self.record(&message, consumer)?,
+        if self.partitions.iter().any(|p| p.is_full_behind(&self.task.config.sink)) {
+            // No room: what is read ahead waits in the client, whose buffer is bounded.
+            self.wait_for_a_try();
+        } else {
+            let under_way = self.partitions.iter().any(|p| p.sent().is_some());
+            let mut wait = if under_way { SHORT_WAIT } else { WAIT };
+            for _ in 0..CLOCK_EVERY {
+                if !self.act(consumer.poll(wait), consumer)? {
+                    break;
+                }
+                // Only what is there already: waiting again would make a batch late.
+                wait = Duration::ZERO;
+            }
+        }
+        let now = Instant::now();
+        let sink = &self.task.config.sink;
+        if self.partitions.iter().any(|p| p.ripe(sink, now) || p.due(now) || p.ended()) { self.flush(consumer) } else { Ok(()) }
+    }
+
+    /// Whether it was a record that leaves room for more, so that another may follow at once.
+    fn act(&mut self, event: Event<'_>, consumer: &Consumer) -> Result<bool, Trouble> {
+        match event {
+            Event::Record(message) => return self.record(&message, consumer),
             Event::Assigned(list) => {
                 self.group = consumer.group_metadata();
                 self.assigned = kafka::partitions_of(&list);
@@ -215,24 +262,36 @@ impl<'t> Worker<'t> {
             Event::Error(e) => tracing::warn!(error = %e, "Reading failed; the client tries again"),
             Event::End(_) | Event::Idle => {}
         }
-        let now = Instant::now();
-        if self.partitions.iter().any(|p| p.ripe(&self.task.config.sink) || p.due(now)) { self.flush(consumer) } else { Ok(()) }
+        Ok(false)
     }
 
-    /// Adds a record to its partition's batch.
-    fn record(&mut self, message: &BorrowedMessage<'_>, consumer: &Consumer) -> Result<(), Trouble> {
+    /// Waits until a try ends, but not for long: the loop has to turn.
+    fn wait_for_a_try(&self) {
+        let ended = self.ended.notified();
+        // Timed out or not, the caller looks.
+        let _ = self.runtime.block_on(async { tokio::time::timeout(WAIT, ended).await });
+    }
+
+    /// Adds a record to its partition's batch. Whether there is room for more.
+    fn record(&mut self, message: &BorrowedMessage<'_>, consumer: &Consumer) -> Result<bool, Trouble> {
         let (topic, number, offset) = (message.topic(), message.partition(), message.offset());
-        let Some(partition) = self.partitions.iter_mut().find(|p| p.number == number && p.topic == topic) else { return Ok(()) };
-        let Stage::Filling(batch) = &mut partition.stage else {
-            partition.away = true;
-            return Ok(());
+        let Some(partition) = self.partitions.iter_mut().find(|p| p.number == number && p.topic == topic) else {
+            return Ok(true);
+        };
+        let batch = match &mut partition.stage {
+            Stage::Filling(batch) if !partition.away => batch,
+            Stage::Pending(pending) if !partition.away => &mut pending.next,
+            _ => {
+                partition.away = true;
+                return Ok(true);
+            }
         };
         if let Some(again) = &batch.again
             && offset > again.last
         {
             let why =
                 format!("the log does not hold the record at offset {} any more, so the range cannot be repeated", again.last);
-            return self.halt(consumer, (topic.to_owned(), number), why);
+            return self.halt(consumer, (topic.to_owned(), number), why).map(|()| true);
         }
         let timestamp = message.timestamp().to_millis().unwrap_or(0);
         let pushed = match push(&self.schemas, partition.table, &mut batch.builder, message) {
@@ -257,7 +316,7 @@ impl<'t> Worker<'t> {
                 let why = format!(
                     "offset {offset}: {e}, and the topic of schemas does not have it: upgrade this sink to the writer's version"
                 );
-                return self.halt(consumer, (topic.to_owned(), number), why);
+                return self.halt(consumer, (topic.to_owned(), number), why).map(|()| true);
             }
             Err(e) => batch.refused.push(refused("malformed_avro", e.to_string())),
         }
@@ -270,41 +329,82 @@ impl<'t> Worker<'t> {
             Some((first, _, time)) => (first, offset, time),
         });
         batch.since.get_or_insert_with(Instant::now);
+        Ok(!batch.is_full(partition.limit, &self.task.config.sink))
+    }
+
+    /// Takes ripe batches through intent, insert and offset: those whose insert ended to the end, the others a step further.
+    fn flush(&mut self, consumer: &Consumer) -> Result<(), Trouble> {
+        self.settle(consumer)?;
+        let now = Instant::now();
+        self.close_ripe(consumer, now)?;
+        // Until none had to be committed: whoever slept in between looks again.
+        while self.commit_intents(now)? {}
+        self.send(now);
         Ok(())
     }
 
-    /// Takes ripe batches through intent, insert and offset.
-    fn flush(&mut self, consumer: &Consumer) -> Result<(), Trouble> {
-        self.close_ripe(consumer)?;
-        // Until none had to be committed: whoever slept in between looks again.
-        while self.commit_intents()? {}
-        let now = Instant::now();
-        let due: Vec<usize> = (0..self.partitions.len()).filter(|i| self.partitions[*i].due(now)).collect();
-        let warehouse = &self.warehouse;
-        let inserts = due.iter().filter_map(|i| {
-            let p = &self.partitions[*i];
-            let Stage::Pending(pending) = &p.stage else { return None };
-            let token = pending.intent.token(warehouse, p.table, &p.topic, p.number);
-            Some(insert_and_count(warehouse, p, pending, token, &self.metrics[p.table as usize]))
-        });
-        failpoint!("sink.before-post");
-        let answers = failpoint!("sink.during-post", self.runtime.block_on(futures_util::future::join_all(inserts)));
+    /// Starts an insert of every batch that is due.
+    fn send(&mut self, now: Instant) {
+        for partition in self.partitions.iter_mut().filter(|p| p.due(now)) {
+            failpoint!("sink.before-post");
+            let Stage::Pending(pending) = &mut partition.stage else { continue };
+            let insert = Insert {
+                warehouse: self.warehouse.clone(),
+                token: pending.intent.token(&self.warehouse, partition.table, &partition.topic, partition.number),
+                block: pending.block.clone(),
+                topic: partition.topic.clone(),
+                number: partition.number,
+                intent: pending.intent.clone(),
+                unsure: pending.unsure,
+                repeat: pending.unsure || pending.tries > 0,
+                metrics: Arc::clone(&self.metrics[partition.table as usize]),
+            };
+            let ended = Arc::clone(&self.ended);
+            pending.sent = Some(Try(self.runtime.spawn(async move {
+                let end = failpoint!("sink.during-post", insert.run().await);
+                ended.notify_one();
+                end
+            })));
+        }
+    }
+
+    /// Acts on the inserts that have ended.
+    fn settle(&mut self, consumer: &Consumer) -> Result<(), Trouble> {
         let mut written = Vec::new();
-        for (i, end) in due.into_iter().zip(answers) {
-            match end {
-                End::Written => written.push(i),
-                other => self.unsettled(consumer, i, other)?,
+        for i in 0..self.partitions.len() {
+            let partition = &mut self.partitions[i];
+            if !partition.ended() {
+                continue;
+            }
+            let Stage::Pending(pending) = &mut partition.stage else { continue };
+            let Some(mut sent) = pending.sent.take() else { continue };
+            match self.runtime.block_on(&mut sent.0) {
+                Ok(End::Written) => written.push(i),
+                Ok(other) => self.unsettled(consumer, i, other)?,
+                Err(e) => return Err(Trouble::End(anyhow::anyhow!("an insert broke off: {e}"))),
             }
         }
         self.move_offsets(consumer, &written)
     }
 
+    /// Told to stop: waits for the inserts under way, so that the next process need not repeat them.
+    fn finish(&mut self, consumer: &Consumer) {
+        while self.partitions.iter().any(|p| p.sent().is_some()) {
+            self.task.health.turn();
+            self.wait_for_a_try();
+            if self.settle(consumer).is_err() {
+                tracing::warn!(transactional_id = self.id, "An insert could not be settled; the next process repeats it");
+                return;
+            }
+        }
+    }
+
     /// Closes the batches that are ripe. One without rows (all its records refused) needs no insert.
-    fn close_ripe(&mut self, consumer: &Consumer) -> Result<(), Trouble> {
-        let now = jiff::Timestamp::now().as_millisecond();
+    fn close_ripe(&mut self, consumer: &Consumer, now: Instant) -> Result<(), Trouble> {
+        let at = jiff::Timestamp::now().as_millisecond();
         let mut halts = Vec::new();
         for partition in &mut self.partitions {
-            if !partition.ripe(&self.task.config.sink) {
+            if !partition.ripe(&self.task.config.sink, now) {
                 continue;
             }
             let table = partition.table;
@@ -317,7 +417,7 @@ impl<'t> Worker<'t> {
                 records: batch.records,
                 rows: block.rows(),
                 first_time,
-                at: now,
+                at,
                 attempt: 0,
                 encoder: ENCODER_VERSION,
                 columns: columns_hash(table),
@@ -328,7 +428,7 @@ impl<'t> Worker<'t> {
                 Some(again) => {
                     let same = (again.first, again.records, again.rows, again.first_time)
                         == (first, fresh.records, fresh.rows, first_time);
-                    let why = again.not_reproducible(table, now).or_else(|| {
+                    let why = again.not_reproducible(table, at).or_else(|| {
                         (!same)
                             .then(|| format!("offsets {} to {} do not give the rows they gave before", again.first, again.last))
                     });
@@ -343,11 +443,13 @@ impl<'t> Worker<'t> {
                 block,
                 intent,
                 committed: None,
-                retry_at: Instant::now(),
+                retry_at: now,
+                sent: None,
                 tries: 0,
                 unsure: found,
                 refused: batch.refused,
                 suspect: batch.suspect,
+                next: Filling::new(table, None),
             }));
         }
         for (place, why) in halts {
@@ -357,8 +459,7 @@ impl<'t> Worker<'t> {
     }
 
     /// Commits the intents that are new or no longer fresh, all in one transaction. False: there was none.
-    fn commit_intents(&mut self) -> Result<bool, Trouble> {
-        let now = Instant::now();
+    fn commit_intents(&mut self, now: Instant) -> Result<bool, Trouble> {
         let mut offsets = Vec::new();
         for partition in self.partitions.iter().filter(|p| p.due(now)) {
             if let Stage::Pending(pending) = &partition.stage
@@ -412,6 +513,8 @@ impl<'t> Worker<'t> {
                 partition.position = pending.intent.last + 1;
                 if partition.away {
                     partition.refill(consumer, partition.position)?;
+                } else {
+                    partition.stage = Stage::Filling(Box::new(pending.next));
                 }
                 partition.limit = (partition.limit * 2).min(sink.max_rows);
                 recovered |= pending.tries > 0;
@@ -471,8 +574,10 @@ impl<'t> Worker<'t> {
                     let why = format!("{range}: ClickHouse refused them {} times, last with: {message}", pending.tries);
                     return self.halt(consumer, place, why);
                 }
-                let wait = backoff(pending.tries, if broken { MAX_BACKOFF_UNANSWERED } else { MAX_BACKOFF });
-                pending.retry_at = Instant::now() + wait;
+                let longest = if broken { MAX_BACKOFF_UNANSWERED } else { MAX_BACKOFF };
+                pending.retry_at = Instant::now() + backoff(pending.tries, longest);
+                // It will be read again: an outage takes the memory of one batch, not of two.
+                pending.next = Filling::new(partition.table, None);
                 let (topic, number) = &place;
                 tracing::warn!(
                     topic,
@@ -642,50 +747,62 @@ enum End {
     Divide(String),
 }
 
-async fn insert_and_count(
-    warehouse: &Warehouse,
-    p: &Partition,
-    pending: &Pending,
+/// One try of a batch, apart from the loop.
+struct Insert {
+    warehouse: Warehouse,
     token: String,
-    metrics: &metrics::Sink,
-) -> End {
-    if pending.block.rows() == 0 {
-        return End::Written;
-    }
-    // A repeat is only safe while every table remembers what it took: somebody may have changed that since the start.
-    if pending.unsure || pending.tries > 0 {
-        match warehouse.check().await {
-            Ok(()) => {}
-            Err(e) if !e.may_pass() => {
-                return End::Halt(format!("they may be stored already and cannot be repeated safely. {e}"));
-            }
-            Err(e) => {
-                let broken = matches!(e, WarehouseError::Unreachable { .. });
-                return End::Retry { broken, message: e.to_string() };
+    block: Block,
+    topic: String,
+    number: i32,
+    intent: Intent,
+    unsure: bool,
+    /// Whether it was tried before.
+    repeat: bool,
+    metrics: Arc<metrics::Sink>,
+}
+
+impl Insert {
+    /// Inserts, and counts the range where an earlier try may have been written in part.
+    async fn run(self) -> End {
+        if self.block.rows() == 0 {
+            return End::Written;
+        }
+        // A repeat is only safe while every table remembers what it took: somebody may have changed that since the start.
+        if self.repeat {
+            match self.warehouse.check().await {
+                Ok(()) => {}
+                Err(e) if !e.may_pass() => {
+                    return End::Halt(format!("they may be stored already and cannot be repeated safely. {e}"));
+                }
+                Err(e) => {
+                    let broken = matches!(e, WarehouseError::Unreachable { .. });
+                    return End::Retry { broken, message: e.to_string() };
+                }
             }
         }
-    }
-    let started = Instant::now();
-    let answer = warehouse.insert(&pending.block, &token).await;
-    metrics.insert_seconds.record(started.elapsed());
-    let verdict = judge(&answer);
-    metrics.answered(verdict.as_str());
-    // An answer without a code is not ClickHouse's: what stands before it has lost it, and its outcome is as unknown.
-    let broken = matches!(answer, Answer::Broken { .. } | Answer::Refused { code: None, .. });
-    match verdict {
-        Verdict::Written if pending.unsure => {
-            let Intent { first, last, rows, .. } = pending.intent;
-            match warehouse.count(p.table, &p.topic, p.number, first, last).await {
-                Ok(count) if count == rows => End::Written,
-                Ok(0) => End::Lost,
-                Ok(count) => End::Halt(format!("{} holds {count} rows of them instead of {rows}", p.table.name())),
-                Err(e) => End::Retry { broken: true, message: e.to_string() },
+        let started = Instant::now();
+        let answer = self.warehouse.insert(&self.block, &self.token).await;
+        self.metrics.insert_seconds.record(started.elapsed());
+        let verdict = judge(&answer);
+        self.metrics.answered(verdict.as_str());
+        // An answer without a code is not ClickHouse's: what stands before it has lost it, and its outcome is as unknown.
+        let broken = matches!(answer, Answer::Broken { .. } | Answer::Refused { code: None, .. });
+        match verdict {
+            Verdict::Written if self.unsure => {
+                let Intent { first, last, rows, .. } = self.intent;
+                let table = self.block.table();
+                match self.warehouse.count(table, &self.topic, self.number, first, last).await {
+                    Ok(count) if count == rows => End::Written,
+                    Ok(0) => End::Lost,
+                    Ok(count) => End::Halt(format!("{} holds {count} rows of them instead of {rows}", table.name())),
+                    Err(e) => End::Retry { broken: true, message: e.to_string() },
+                }
             }
+            Verdict::Written => End::Written,
+            Verdict::Retry => End::Retry { broken, message: answer.to_string() },
+            Verdict::Halt => End::Halt(answer.to_string()),
+            Verdict::Poison | Verdict::Split => End::Divide(answer.to_string()),
         }
-        Verdict::Written => End::Written,
-        Verdict::Retry => End::Retry { broken, message: answer.to_string() },
-        Verdict::Halt => End::Halt(answer.to_string()),
-        Verdict::Poison | Verdict::Split => End::Divide(answer.to_string()),
     }
 }
 
@@ -718,22 +835,30 @@ impl Partition {
     }
 
     /// Whether its batch is to be closed.
-    fn ripe(&self, sink: &crate::config::Sink) -> bool {
+    fn ripe(&self, sink: &crate::config::Sink, now: Instant) -> bool {
         let Stage::Filling(batch) = &self.stage else { return false };
-        match (&batch.again, batch.range) {
-            (_, None) => false,
-            (Some(again), Some((_, last, _))) => last == again.last,
-            (None, Some(_)) => {
-                batch.records as usize >= self.limit
-                    || batch.builder.bytes() >= sink.max_bytes
-                    || batch.since.is_some_and(|since| since.elapsed() >= sink.linger)
-            }
-        }
+        batch.is_full(self.limit, sink)
+            || batch.again.is_none() && batch.since.is_some_and(|since| now.saturating_duration_since(since) >= sink.linger)
     }
 
     /// Whether its batch is to be tried now.
     fn due(&self, now: Instant) -> bool {
-        matches!(&self.stage, Stage::Pending(pending) if pending.retry_at <= now)
+        matches!(&self.stage, Stage::Pending(pending) if pending.sent.is_none() && pending.retry_at <= now)
+    }
+
+    /// The try that is under way.
+    fn sent(&self) -> Option<&Try> {
+        if let Stage::Pending(pending) = &self.stage { pending.sent.as_ref() } else { None }
+    }
+
+    /// Whether a try has ended that nobody has acted on.
+    fn ended(&self) -> bool {
+        self.sent().is_some_and(|sent| sent.0.is_finished())
+    }
+
+    /// Whether it can take no record until the insert under way has ended.
+    fn is_full_behind(&self, sink: &crate::config::Sink) -> bool {
+        matches!(&self.stage, Stage::Pending(pending) if !self.away && pending.next.is_full(self.limit, sink))
     }
 
     /// What keeps it from going on.
@@ -750,7 +875,13 @@ impl Partition {
 
 impl Stage {
     fn filling(table: Table, again: Option<Intent>) -> Self {
-        Self::Filling(Box::new(Filling {
+        Self::Filling(Box::new(Filling::new(table, again)))
+    }
+}
+
+impl Filling {
+    fn new(table: Table, again: Option<Intent>) -> Self {
+        Self {
             builder: BlockBuilder::new(table),
             range: None,
             records: 0,
@@ -758,7 +889,16 @@ impl Stage {
             since: None,
             again,
             suspect: None,
-        }))
+        }
+    }
+
+    /// Whether it takes no further record. One that an intent names is full when it is that range, whatever the limits.
+    fn is_full(&self, limit: usize, sink: &crate::config::Sink) -> bool {
+        match (&self.again, self.range) {
+            (_, None) => false,
+            (Some(again), Some((_, last, _))) => last == again.last,
+            (None, Some(_)) => self.records as usize >= limit || self.builder.bytes() >= sink.max_bytes,
+        }
     }
 }
 

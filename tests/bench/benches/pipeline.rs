@@ -3,13 +3,12 @@
 #![allow(clippy::print_stdout, reason = "a benchmark reports to its terminal")]
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use bounceflow::config::{RawInput, decoder};
 use bounceflow::kafka::Reader;
-use bounceflow_bench::{median, percentile, write_figures};
+use bounceflow_bench::{median, memory_mb, percentile, write_figures};
 use bounceflow_end_to_end::{Pipeline, Process};
 use bounceflow_event::{Format, Item};
 use rdkafka::Message;
@@ -137,7 +136,7 @@ fn classify(pipeline: &Pipeline, records: u64) -> Result<(Duration, f64)> {
         std::thread::sleep(Duration::from_millis(5));
     }
     let took = started.elapsed();
-    let mb = memory_mb(&role, "VmHWM")?;
+    let mb = memory_mb(role.pid(), "VmHWM")?;
     let commits = metric(&mut role, "bounceflow_classify_commit_seconds_count")?;
     let committing = metric(&mut role, "bounceflow_classify_commit_seconds_sum")?;
     println!("           {commits:.0} transactions, {:.0} ms to commit each", 1000.0 * committing / commits);
@@ -157,9 +156,9 @@ fn memory(records: u64) -> Result<f64> {
         while metric(&mut role, "bounceflow_classify_records_total")? < (records * tenth / 10) as f64 {
             std::thread::sleep(Duration::from_millis(50));
         }
-        println!("  {:>3} %: {:.0} MB", tenth * 10, memory_mb(&role, "VmRSS")?);
+        println!("  {:>3} %: {:.0} MB", tenth * 10, memory_mb(role.pid(), "VmRSS")?);
     }
-    let peak = memory_mb(&role, "VmHWM")?;
+    let peak = memory_mb(role.pid(), "VmHWM")?;
     println!("  peak: {peak:.0} MB");
     role.stop()?;
     pipeline.passed();
@@ -263,12 +262,4 @@ fn metric(role: &mut Process, name: &str) -> Result<f64> {
     let (_, text) = role.get("/metrics")?;
     let values = text.lines().filter(|l| l.starts_with(name) && l[name.len()..].starts_with(['{', ' ']));
     Ok(values.filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum())
-}
-
-/// A figure of `/proc/PID/status` in MB.
-fn memory_mb(role: &Process, field: &str) -> Result<f64> {
-    let status = fs::read_to_string(format!("/proc/{}/status", role.pid()))?;
-    let line = status.lines().find(|l| l.starts_with(field)).context("no such field")?;
-    let kb: f64 = line.split_whitespace().nth(1).context("no value")?.parse()?;
-    Ok(kb / 1024.0)
 }

@@ -17,4 +17,4 @@ pub use process::Process;
 pub use servers::Servers;
 pub use transactions::Transaction;
 pub use wait::{LONG, until};
-pub use warehouse::{COUNTS, Totals, differences};
+pub use warehouse::{COUNTS, Insert, Totals, differences};

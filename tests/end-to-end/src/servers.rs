@@ -11,7 +11,10 @@ use bounceflow_stack::{ClickHouse, ClickHouseOptions, Kafka, KafkaOptions, Stack
 static STACK: LazyLock<std::result::Result<Stack, String>> = LazyLock::new(|| {
     std::thread::scope(|scope| {
         let kafka = scope.spawn(|| Kafka::start_own(KafkaOptions::default()));
-        let clickhouse = ClickHouse::start_own(ClickHouseOptions::default());
+        let clickhouse = ClickHouse::start_own(
+            // What was inserted, and when, is read from the log of queries.
+            ClickHouseOptions::default().server_setting("query_log", "").query_setting("log_queries", 1),
+        );
         let kafka = kafka.join().map_err(|_| anyhow!("the thread that starts Kafka panicked"))?;
         Ok(Stack { kafka: kafka?, clickhouse: clickhouse? })
     })

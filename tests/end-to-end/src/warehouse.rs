@@ -14,7 +14,47 @@ pub const COUNTS: [&str; 8] = ["deliveries", "first_attempts", "hard", "soft", "
 /// Counts by ISP and identity.
 pub type Totals = BTreeMap<(String, String), [u64; 8]>;
 
+/// A block that ClickHouse took from the sink, as the log of queries has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "as the token names them")]
+pub struct Insert {
+    pub table: String,
+    pub topic: String,
+    pub partition: i32,
+    pub first: i64,
+    pub last: i64,
+    /// When it began, milliseconds since the epoch.
+    pub at: i64,
+}
+
 impl Pipeline {
+    /// Every insert of this pipeline's sink that ClickHouse took, repeats included, in order of time.
+    pub fn inserts(&self) -> Result<Vec<Insert>> {
+        self.value("SYSTEM FLUSH LOGS query_log")?;
+        let lines = self.value(
+            "SELECT Settings['insert_deduplication_token'], toUnixTimestamp64Milli(query_start_time_microseconds) FROM system.query_log
+            WHERE type = 'QueryFinish' AND query_kind = 'Insert' AND has(databases, '{db}')
+                AND startsWith(Settings['insert_deduplication_token'], '{db}:')
+            ORDER BY query_start_time_microseconds",
+        )?;
+        let insert = |line: &str| -> Result<Insert> {
+            let (token, at) = line.split_once('\t').context("a short row")?;
+            let mut parts = token.split(':').skip(1);
+            let mut part = || parts.next().with_context(|| format!("the token {token:?} is too short"));
+            let (table, topic, partition, range) = (part()?, part()?, part()?, part()?);
+            let (first, last) = range.split_once('-').context("a token without a range")?;
+            Ok(Insert {
+                table: table.to_owned(),
+                topic: topic.to_owned(),
+                partition: partition.parse()?,
+                first: first.parse()?,
+                last: last.parse()?,
+                at: at.parse()?,
+            })
+        };
+        lines.lines().map(insert).collect()
+    }
+
     /// One value; `{db}` stands for the database.
     pub fn value(&self, sql: &str) -> Result<String> {
         Ok(self
