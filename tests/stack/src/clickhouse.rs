@@ -10,11 +10,14 @@ use std::{env, fs};
 use anyhow::{Context, Result, bail};
 use ureq::Agent;
 
+use crate::interserver::Interserver;
+use crate::keeper::Keeper;
 use crate::ports::{self, Port};
 use crate::server::{Server, external};
 use crate::{download, launcher};
 
 const NAMED: &str = "BOUNCEFLOW_CLICKHOUSE";
+const INTERSERVER_PORT: &str = "BOUNCEFLOW_INTERSERVER_PORT"; // as the program `bounceflow-clickhouse` reads it
 
 // The library is clickhouse-local: it starts listening when told to, and lives as long as its last query. HTTP comes last, so
 // that a server that answers there also answers on the native port.
@@ -53,6 +56,22 @@ pub struct ClickHouseOptions {
     pub query_settings: Vec<(String, String)>,
     /// Users besides `default` (which may do everything, without password). `CREATE USER` has nowhere to write here.
     pub users: Vec<ClickHouseUser>,
+    /// Makes it one of several servers that hold the same replicated tables.
+    pub replica: Option<Replica>,
+}
+
+/// Which replica of which shard a server is: its macros `{shard}` and `{replica}`.
+///
+/// Replicated tables work as on any server but for two things that the library leaves out: other replicas get their parts through
+/// [`crate::Keeper`] and a stand-in for the interserver port, and there is no queue of `ON CLUSTER` statements.
+#[derive(Debug, Clone)]
+pub struct Replica {
+    /// Port of the [`Keeper`].
+    pub keeper: u16,
+    /// `{shard}`.
+    pub shard: String,
+    /// `{replica}`.
+    pub name: String,
 }
 
 /// A user with a password.
@@ -81,6 +100,13 @@ impl ClickHouseOptions {
         self
     }
 
+    /// Makes it the replica `name` of `shard`.
+    #[must_use]
+    pub fn replica(mut self, keeper: &Keeper, shard: &str, name: &str) -> Self {
+        self.replica = Some(Replica { keeper: keeper.port(), shard: shard.to_owned(), name: name.to_owned() });
+        self
+    }
+
     /// Adds a user.
     #[must_use]
     pub fn user(mut self, user: ClickHouseUser) -> Self {
@@ -103,6 +129,7 @@ struct Own {
     library: PathBuf,
     http: Port,
     tcp: Port,
+    interserver: Option<Interserver>,
 }
 
 impl ClickHouse {
@@ -199,9 +226,13 @@ impl Own {
     fn start(program: &Path, library: &Path, options: &ClickHouseOptions) -> Result<Self> {
         let server = Server::prepare("ClickHouse")?;
         let (http, tcp) = (Port::claim()?, Port::claim()?);
-        let own = Self { server, program: program.into(), library: library.into(), http, tcp };
+        let interserver = options.replica.as_ref().map(|_| Interserver::bind()).transpose()?;
+        let own = Self { server, program: program.into(), library: library.into(), http, tcp, interserver };
         own.configure(options)?;
         own.run()?;
+        if let Some(interserver) = &own.interserver {
+            interserver.serve(&own.url())?;
+        }
         Ok(own)
     }
 
@@ -214,12 +245,13 @@ impl Own {
         let log = self.server.log().display().to_string();
         let path = |name: &str| escape(&folder.join(name).display().to_string());
         let config = format!(
-            "<clickhouse>\n{}\
+            "<clickhouse>\n{}{}\
              <path>{}/</path><tmp_path>{}/</tmp_path><display_name>{}</display_name>\n\
              <logger><log>{}</log></logger>\n\
              <user_directories><users_xml><path>{}</path></users_xml></user_directories>\n\
              </clickhouse>\n",
             elements(&SERVER_SETTINGS, &options.server_settings),
+            options.replica.as_ref().map(replica).unwrap_or_default(),
             path("data"),
             path("data/tmp"),
             self.server.id(),
@@ -251,6 +283,9 @@ impl Own {
         // The time zone comes from here, not from the configuration. Nothing else comes from outside: no proxy, no credentials
         // that table functions would pick up, no history in the home folder.
         server.env_clear().env("HOME", folder).env("TZ", "UTC").env("PATH", "/usr/bin:/bin");
+        if let Some(interserver) = &self.interserver {
+            server.env(INTERSERVER_PORT, interserver.port().to_string());
+        }
         let (url, id) = (self.url(), self.server.id());
         self.server.run(server, |_| {
             // Asked for its name, lest a stranger on the port answers for it.
@@ -259,7 +294,7 @@ impl Own {
     }
 }
 
-fn query(url: &str, timeout: Duration, sql: &str) -> Result<String> {
+pub(crate) fn query(url: &str, timeout: Duration, sql: &str) -> Result<String> {
     // A connection per query: one kept from before a kill would fail the first query after it.
     let config = Agent::config_builder()
         .timeout_global(Some(timeout))
@@ -279,6 +314,18 @@ fn elements(usual: &[(&str, &str)], given: &[(String, String)]) -> String {
     let mut all: BTreeMap<&str, &str> = usual.iter().copied().collect();
     all.extend(given.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     all.iter().map(|(name, value)| format!("<{name}>{}</{name}>\n", escape(value))).collect()
+}
+
+fn replica(replica: &Replica) -> String {
+    let Replica { keeper, shard, name } = replica;
+    format!(
+        "<zookeeper><node><host>127.0.0.1</host><port>{keeper}</port></node>\
+         <session_timeout_ms>3000</session_timeout_ms></zookeeper>\n\
+         <macros><shard>{}</shard><replica>{}</replica></macros>\n\
+         <remote_servers><all><shard><replica><host>127.0.0.1</host><port>1</port></replica></shard></all></remote_servers>\n",
+        escape(shard),
+        escape(name),
+    )
 }
 
 fn user(user: &ClickHouseUser) -> String {

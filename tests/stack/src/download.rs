@@ -18,13 +18,14 @@ const KAFKA: &str = "4.1.0";
 const CLICKHOUSE: &str = "26.7.3-stable.1";
 const CLICKHOUSE_MB: u64 = 569; // unpacked; 178 are transferred
 
-// The broker's logging interface comes without an implementation: slf4j-simple writes to standard error.
+const ZOOKEEPER: &str = "3.9.4";
+
+// The servers' logging interface comes without an implementation: slf4j-simple writes to standard error.
 const POM: &str = r#"<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
-  <groupId>bounceflow</groupId><artifactId>kafka-server</artifactId><version>1</version><packaging>pom</packaging>
+  <groupId>bounceflow</groupId><artifactId>server</artifactId><version>1</version><packaging>pom</packaging>
   <dependencies>
-    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>VERSION</version></dependency>
-    <dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>1.7.36</version></dependency>
+DEPENDENCIES
   </dependencies>
 </project>
 "#;
@@ -34,19 +35,44 @@ static LINES: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
 /// The folder of the broker's jars.
 pub(crate) fn kafka() -> Result<PathBuf> {
+    let artifacts = [("org.apache.kafka", "kafka_2.13", KAFKA), ("org.slf4j", "slf4j-simple", "1.7.36")];
+    jars("Apache Kafka", "kafka", KAFKA, &artifacts)
+}
+
+/// The folder of the coordination service's jars. Metrics and Snappy are its own, but it does not ask for them.
+pub(crate) fn zookeeper() -> Result<PathBuf> {
+    let artifacts = [
+        ("org.apache.zookeeper", "zookeeper", ZOOKEEPER),
+        ("io.dropwizard.metrics", "metrics-core", "4.1.12.1"),
+        ("org.xerial.snappy", "snappy-java", "1.1.10.5"),
+        ("org.slf4j", "slf4j-simple", "2.0.13"),
+    ];
+    jars("Apache ZooKeeper", "zookeeper", ZOOKEEPER, &artifacts)
+}
+
+/// The folder of a server's jars with everything they need; the first artifact is the server.
+fn jars(what: &str, name: &str, version: &str, artifacts: &[(&str, &str, &str)]) -> Result<PathBuf> {
     require("java", "-version", "Java 17 or later (Debian: apt install openjdk-17-jre-headless)")?;
-    let folder = cached(&format!("kafka-{KAFKA}"), |folder| {
-        require("mvn", "-version", "Maven, to download Kafka (Debian: apt install maven)")?;
-        fs::write(folder.join("pom.xml"), POM.replace("VERSION", KAFKA))?;
+    let folder = cached(&format!("{name}-{version}"), |folder| {
+        require("mvn", "-version", &format!("Maven, to download {what} (Debian: apt install maven)"))?;
+        let dependency = |(group, artifact, version): &(&str, &str, &str)| {
+            format!(
+                "    <dependency><groupId>{group}</groupId><artifactId>{artifact}</artifactId><version>{version}</version></dependency>"
+            )
+        };
+        let dependencies: Vec<String> = artifacts.iter().map(dependency).collect();
+        fs::write(folder.join("pom.xml"), POM.replace("DEPENDENCIES", &dependencies.join("\n")))?;
         let mut mvn = Command::new("mvn");
         mvn.args(["-B", "org.apache.maven.plugins:maven-dependency-plugin:2.8:copy-dependencies"]);
         mvn.args(["-DincludeScope=runtime", "-DoutputDirectory=lib"]).current_dir(folder);
-        fetch(mvn, folder, &format!("Apache Kafka {KAFKA}"), |log| {
+        fetch(mvn, folder, &format!("{what} {version}"), |log| {
             let files = fs::read_to_string(log).unwrap_or_default().matches("Downloaded ").count();
             format!("{files} files")
         })?;
-        let jar = folder.join(format!("lib/kafka_2.13-{KAFKA}.jar"));
-        ensure!(jar.is_file(), "mvn did not deliver {}", jar.display());
+        for (_, artifact, version) in artifacts {
+            let jar = folder.join(format!("lib/{artifact}-{version}.jar"));
+            ensure!(jar.is_file(), "mvn did not deliver {}", jar.display());
+        }
         Ok(())
     })?;
     Ok(folder.join("lib"))

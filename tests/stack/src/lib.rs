@@ -1,4 +1,4 @@
-//! Starts, pauses, kills and stops real Kafka, ClickHouse and Alertmanager servers for tests, demo and benchmarks.
+//! Starts, pauses, kills and stops real Kafka, ClickHouse, ZooKeeper and Alertmanager servers for tests, demo and benchmarks.
 //!
 //! ```no_run
 //! # fn main() -> anyhow::Result<()> {
@@ -21,13 +21,16 @@ mod alertmanager;
 mod clickhouse;
 mod download;
 mod guardian;
+mod interserver;
 mod kafka;
+mod keeper;
 mod launcher;
 mod ports;
 mod server;
 mod stack;
 
 pub use alertmanager::Alertmanager;
-pub use clickhouse::{ClickHouse, ClickHouseOptions, ClickHouseUser};
+pub use clickhouse::{ClickHouse, ClickHouseOptions, ClickHouseUser, Replica};
 pub use kafka::{Kafka, KafkaOptions};
+pub use keeper::Keeper;
 pub use stack::Stack;

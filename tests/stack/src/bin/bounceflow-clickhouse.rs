@@ -2,9 +2,13 @@
 //! the program `clickhouse`. It must not know what the arguments mean.
 #![allow(clippy::print_stderr, reason = "its output is the server's log")]
 
+#[path = "clickhouse/interserver.rs"]
+mod interserver;
+
 use std::error::Error;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
 use std::process::ExitCode;
 use std::{env, ptr};
 
@@ -29,6 +33,9 @@ fn run() -> Result<(), Box<dyn Error>> {
 
     // SAFETY: the library's initialisers run on the main thread, before anything else does.
     let library = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_GLOBAL) }?;
+    if let Some(port) = env::var_os(interserver::PORT) {
+        interserver::tell(Path::new(&path), port.to_str().ok_or("a port that is no number")?.parse()?)?;
+    }
     // SAFETY: the signature is the one of chdb.h, as of version 26.7.
     let main = unsafe { library.get::<Main>(c"chdb_query_cmdline") }?;
     // SAFETY: `argv` ends with a null pointer; its strings outlive the call.
