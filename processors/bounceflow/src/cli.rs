@@ -129,15 +129,15 @@ fn act(command: Command) -> anyhow::Result<ExitCode> {
             }
         }
         Command::Migrate { configured } => {
-            let warehouse = bounceflow_warehouse::Warehouse::new(Config::load(&configured.config)?.clickhouse)?;
-            let applied = one_thread()?.block_on(warehouse.migrate(&mut |line| drop(writeln!(std::io::stdout(), "{line}"))))?;
-            writeln!(out, "{} migrations applied; {} is at this version", applied.len(), warehouse.database())?;
+            let replicas = bounceflow_warehouse::Replicas::new(Config::load(&configured.config)?.clickhouse)?;
+            let applied = one_thread()?.block_on(replicas.migrate(&mut |line| drop(writeln!(std::io::stdout(), "{line}"))))?;
+            writeln!(out, "{} migrations applied; {} is at this version", applied.len(), replicas.any().database())?;
         }
         Command::Explain(args) => explain::run(&args)?,
         Command::Rules(args) => return rules::run(args),
         Command::Audit { configured, json } => {
-            let warehouse = bounceflow_warehouse::Warehouse::new(Config::load(&configured.config)?.clickhouse)?;
-            let report = one_thread()?.block_on(warehouse.audit(&AuditOptions::default()))?;
+            let replicas = bounceflow_warehouse::Replicas::new(Config::load(&configured.config)?.clickhouse)?;
+            let report = one_thread()?.block_on(async { replicas.answering().await?.audit(&AuditOptions::default()).await })?;
             if json {
                 writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
             } else {

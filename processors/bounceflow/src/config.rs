@@ -178,8 +178,13 @@ impl Default for RawRecipient {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RawClickHouse {
-    /// HTTP address of the server.
-    pub url: String,
+    /// HTTP address of the server, or a list of them: replicas of one shard. The sink turns to the next where one does not answer.
+    /// Several need replicated tables, which `migrate` makes at each of them (or with `cluster`).
+    pub url: Addresses,
+    /// Cluster whose servers run what `migrate` does (`ON CLUSTER`). Its tables are replicated.
+    pub cluster: Option<String>,
+    /// Path of a replicated table in ClickHouse Keeper. The server replaces `{shard}` (a macro), `{database}` and `{table}`.
+    pub replica_path: String,
     /// Database. `migrate` creates it.
     pub database: String,
     /// User.
@@ -193,13 +198,25 @@ pub struct RawClickHouse {
 impl Default for RawClickHouse {
     fn default() -> Self {
         Self {
-            url: "http://127.0.0.1:8123".into(),
+            url: Addresses::One("http://127.0.0.1:8123".into()),
+            cluster: None,
+            replica_path: bounceflow_warehouse::replication::DEFAULT_PATH.into(),
             database: "bounceflow".into(),
             user: "default".into(),
             password_file: None,
             insert_timeout_ms: 60_000,
         }
     }
+}
+
+/// One address or several.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "an address, or a list of addresses")]
+pub enum Addresses {
+    /// One server.
+    One(String),
+    /// Replicas of one shard.
+    Several(Vec<String>),
 }
 
 /// The sink role.
@@ -476,8 +493,23 @@ impl Config {
                 Vec::new()
             }
         };
+        let mut urls = match raw.clickhouse.url {
+            Addresses::One(url) => vec![url],
+            Addresses::Several(urls) => urls,
+        };
+        if urls.is_empty() {
+            mistakes.add("clickhouse.url", "is empty; name at least one server");
+            return None;
+        }
+        let url = urls.remove(0);
+        let replicated = !urls.is_empty() || raw.clickhouse.cluster.is_some();
         let clickhouse = bounceflow_warehouse::Settings {
-            url: raw.clickhouse.url,
+            url,
+            further: urls,
+            replication: replicated.then_some(bounceflow_warehouse::Replication {
+                path: raw.clickhouse.replica_path,
+                cluster: raw.clickhouse.cluster,
+            }),
             database: raw.clickhouse.database,
             user: raw.clickhouse.user,
             password,

@@ -426,6 +426,13 @@ impl Producer {
     }
 }
 
+/// The id Kafka gave its cluster when that was made.
+pub fn cluster_id(properties: &BTreeMap<String, String>) -> anyhow::Result<String> {
+    let client: BaseConsumer<Context> =
+        BaseConsumer::from_config_and_context(&client_config(properties, &[], &[]), Context::quiet())?;
+    client.client().fetch_cluster_id(CALL_TIMEOUT).ok_or_else(|| anyhow::anyhow!("Kafka does not say the id of its cluster"))
+}
+
 /// Waits until Kafka answers and every topic is there, with a log line every few seconds. False: told to stop before.
 pub fn wait_for_topics(
     properties: &BTreeMap<String, String>,

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bounceflow_event::avro::{AvroError, Schemas};
 use bounceflow_event::{Alert, Failure, RateBatch};
 use bounceflow_warehouse::{
-    Answer, Block, BlockBuilder, ENCODER_VERSION, LogPosition, Table, Verdict, Warehouse, WarehouseError, judge,
+    Answer, Block, BlockBuilder, ENCODER_VERSION, Held, LogPosition, Replicas, Table, Verdict, WarehouseError, is_of_the_server,
+    judge,
 };
 use rdkafka::Message;
 use rdkafka::consumer::ConsumerGroupMetadata;
@@ -60,13 +61,13 @@ pub fn run(task: Task) -> anyhow::Result<()> {
     let topics = &task.config.topics;
     // A thread of its own, so that inserts go on while batches are filled.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let warehouse = Warehouse::new(task.config.clickhouse.clone())?;
+    let replicas = Arc::new(Replicas::new(task.config.clickhouse.clone())?);
     if !kafka::wait_for_topics(
         &task.config.kafka,
         &[&topics.failures, &topics.rates, &topics.alerts, &topics.dead_letter, &topics.schemas],
         &task.stop,
         &task.health,
-    )? || !wait_for_clickhouse(&task, &runtime, &warehouse)
+    )? || !wait_for_clickhouse(&task, &runtime, &replicas)
     {
         return Ok(());
     }
@@ -75,7 +76,7 @@ pub fn run(task: Task) -> anyhow::Result<()> {
     let group = format!("{}.sink", task.config.deployment);
     let consumer = Consumer::join(&task.config.kafka, "sink", &group, &id, &[&topics.failures, &topics.rates, &topics.alerts])?;
     tracing::info!(group, transactional_id = id, "Sink started");
-    let mut worker = Worker::new(&task, id, producer, runtime, warehouse)?;
+    let mut worker = Worker::new(&task, id, producer, runtime, replicas)?;
     while !task.stop.is_set() {
         task.health.turn();
         let turned = worker.turn(&consumer);
@@ -86,12 +87,19 @@ pub fn run(task: Task) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until ClickHouse answers and its tables are as this version needs them. False: told to stop before.
-fn wait_for_clickhouse(task: &Task, runtime: &tokio::runtime::Runtime, warehouse: &Warehouse) -> bool {
+/// Waits until ClickHouse answers, its tables are as this version needs them, and no other pipeline of this name writes to them.
+/// False: told to stop before.
+fn wait_for_clickhouse(task: &Task, runtime: &tokio::runtime::Runtime, replicas: &Replicas) -> bool {
+    let fit = || -> anyhow::Result<()> {
+        runtime.block_on(replicas.check())?;
+        let cluster = kafka::cluster_id(&task.config.kafka)?;
+        let now = jiff::Timestamp::now().as_millisecond();
+        Ok(runtime.block_on(async { replicas.writable().await?.claim(&cluster, now).await })?)
+    };
     let mut said: Option<Instant> = None;
     while !task.stop.is_set() {
         task.health.turn();
-        match runtime.block_on(warehouse.check()) {
+        match fit() {
             Ok(()) => {
                 task.health.problem(None);
                 return true;
@@ -114,7 +122,7 @@ struct Worker<'t> {
     id: String,
     producer: Producer,
     runtime: tokio::runtime::Runtime,
-    warehouse: Warehouse,
+    replicas: Arc<Replicas>,
     schemas: Schemas,
     /// As in [`Table::ALL`].
     metrics: [Arc<metrics::Sink>; 3],
@@ -170,6 +178,8 @@ struct Pending {
     /// The try that is under way.
     sent: Option<Try>,
     tries: u32,
+    /// Refusals in a row that say something of the batch, not of the server.
+    refusals: u32,
     /// Whether an earlier try may have been written in part: then the range is counted.
     unsure: bool,
     refused: Vec<Refused>,
@@ -204,14 +214,14 @@ impl<'t> Worker<'t> {
         id: String,
         producer: Producer,
         runtime: tokio::runtime::Runtime,
-        warehouse: Warehouse,
+        replicas: Arc<Replicas>,
     ) -> anyhow::Result<Self> {
         Ok(Self {
             task,
             id,
             producer,
             runtime,
-            warehouse,
+            replicas,
             schemas: schemas::known()?,
             metrics: Table::ALL.map(|table| Arc::new(metrics::Sink::new(table.name()))),
             ended: Arc::default(),
@@ -349,8 +359,8 @@ impl<'t> Worker<'t> {
             failpoint!("sink.before-post");
             let Stage::Pending(pending) = &mut partition.stage else { continue };
             let insert = Insert {
-                warehouse: self.warehouse.clone(),
-                token: pending.intent.token(&self.warehouse, partition.table, &partition.topic, partition.number),
+                replicas: Arc::clone(&self.replicas),
+                token: pending.intent.token(self.replicas.any(), partition.table, &partition.topic, partition.number),
                 block: pending.block.clone(),
                 topic: partition.topic.clone(),
                 number: partition.number,
@@ -446,6 +456,7 @@ impl<'t> Worker<'t> {
                 retry_at: now,
                 sent: None,
                 tries: 0,
+                refusals: 0,
                 unsure: found,
                 refused: batch.refused,
                 suspect: batch.suspect,
@@ -567,14 +578,15 @@ impl<'t> Worker<'t> {
         let range = format!("offsets {first} to {last}");
         match end {
             End::Written => {}
-            End::Retry { broken, message } => {
-                pending.unsure |= broken;
+            End::Retry { fault, message } => {
+                pending.unsure = true;
                 pending.tries += 1;
-                if !broken && pending.tries > max_retries {
-                    let why = format!("{range}: ClickHouse refused them {} times, last with: {message}", pending.tries);
+                pending.refusals = if fault == Fault::Batch { pending.refusals + 1 } else { 0 };
+                if pending.refusals > max_retries {
+                    let why = format!("{range}: ClickHouse refused them {} times, last with: {message}", pending.refusals);
                     return self.halt(consumer, place, why);
                 }
-                let longest = if broken { MAX_BACKOFF_UNANSWERED } else { MAX_BACKOFF };
+                let longest = if fault == Fault::Unanswered { MAX_BACKOFF_UNANSWERED } else { MAX_BACKOFF };
                 pending.retry_at = Instant::now() + backoff(pending.tries, longest);
                 // It will be read again: an outage takes the memory of one batch, not of two.
                 pending.next = Filling::new(partition.table, None);
@@ -665,7 +677,7 @@ impl<'t> Worker<'t> {
             let table = self.table_of(&left.topic);
             let from = self.task.from.map(|from| starting::resolve(from, consumer, &left)).transpose()?;
             let counted_to = match (left.offset, from) {
-                (None, None) => self.runtime.block_on(self.warehouse.last_offset(table, &left.topic, left.partition))?,
+                (None, None) => self.runtime.block_on(last_offset(&self.replicas, table, &left))?,
                 _ => None,
             };
             let (place, stage) = match (starting::decide(&left, from, counted_to), Intent::from_metadata(&left.metadata)) {
@@ -741,15 +753,34 @@ impl<'t> Worker<'t> {
 /// How one try of a batch ended.
 enum End {
     Written,
-    Retry { broken: bool, message: String },
+    Retry { fault: Fault, message: String },
     Lost,
     Halt(String),
     Divide(String),
 }
 
+/// Where the fault of a failed try lies, as far as it shows: the first two last as long as the server is in that state.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// Nobody answered; or what stands before ClickHouse did, for it has no code. The outcome is unknown.
+    Unanswered,
+    Server,
+    Batch,
+}
+
+impl Fault {
+    fn of(answer: &Answer) -> Self {
+        match answer {
+            Answer::Broken { .. } | Answer::Refused { code: None, .. } => Self::Unanswered,
+            answer if is_of_the_server(answer) => Self::Server,
+            _ => Self::Batch,
+        }
+    }
+}
+
 /// One try of a batch, apart from the loop.
 struct Insert {
-    warehouse: Warehouse,
+    replicas: Arc<Replicas>,
     token: String,
     block: Block,
     topic: String,
@@ -762,48 +793,68 @@ struct Insert {
 }
 
 impl Insert {
-    /// Inserts, and counts the range where an earlier try may have been written in part.
+    /// Inserts at the replica spoken to (where it cannot take anything, the next try goes to another one, with the same token), and counts the range where an earlier try may have been written in part.
     async fn run(self) -> End {
         if self.block.rows() == 0 {
             return End::Written;
         }
+        // What it takes is counted at the same server: see `Warehouse::held`.
+        let warehouse = match self.replicas.writable().await {
+            Ok(warehouse) => warehouse,
+            Err(e) => return End::Retry { fault: Fault::Unanswered, message: e.to_string() },
+        };
         // A repeat is only safe while every table remembers what it took: somebody may have changed that since the start.
-        if self.repeat {
-            match self.warehouse.check().await {
-                Ok(()) => {}
-                Err(e) if !e.may_pass() => {
-                    return End::Halt(format!("they may be stored already and cannot be repeated safely. {e}"));
-                }
-                Err(e) => {
-                    let broken = matches!(e, WarehouseError::Unreachable { .. });
-                    return End::Retry { broken, message: e.to_string() };
-                }
+        if self.repeat
+            && let Err(e) = warehouse.check().await
+        {
+            if !e.may_pass() {
+                return End::Halt(format!("they may be stored already and cannot be repeated safely. {e}"));
             }
+            self.replicas.pass_by(warehouse);
+            return End::Retry { fault: Fault::Unanswered, message: e.to_string() };
         }
         let started = Instant::now();
-        let answer = self.warehouse.insert(&self.block, &self.token).await;
+        let answer = warehouse.insert(&self.block, &self.token).await;
         self.metrics.insert_seconds.record(started.elapsed());
         let verdict = judge(&answer);
         self.metrics.answered(verdict.as_str());
-        // An answer without a code is not ClickHouse's: what stands before it has lost it, and its outcome is as unknown.
-        let broken = matches!(answer, Answer::Broken { .. } | Answer::Refused { code: None, .. });
+        let fault = Fault::of(&answer);
+        if fault != Fault::Batch {
+            self.replicas.pass_by(warehouse);
+        }
         match verdict {
             Verdict::Written if self.unsure => {
                 let Intent { first, last, rows, .. } = self.intent;
                 let table = self.block.table();
-                match self.warehouse.count(table, &self.topic, self.number, first, last).await {
-                    Ok(count) if count == rows => End::Written,
-                    Ok(0) => End::Lost,
-                    Ok(count) => End::Halt(format!("{} holds {count} rows of them instead of {rows}", table.name())),
-                    Err(e) => End::Retry { broken: true, message: e.to_string() },
+                match warehouse.held(table, &self.topic, self.number, first, last).await {
+                    Ok(held) if held.rows == rows => End::Written,
+                    Ok(Held { rows: there, awaits: Some(why) }) if there < rows => {
+                        End::Retry { fault: Fault::Server, message: why }
+                    }
+                    Ok(Held { rows: 0, .. }) => End::Lost,
+                    Ok(held) => End::Halt(format!("{} holds {} rows of them instead of {rows}", table.name(), held.rows)),
+                    Err(e) => {
+                        self.replicas.pass_by(warehouse);
+                        End::Retry { fault: Fault::Unanswered, message: e.to_string() }
+                    }
                 }
             }
             Verdict::Written => End::Written,
-            Verdict::Retry => End::Retry { broken, message: answer.to_string() },
+            Verdict::Retry => End::Retry { fault, message: answer.to_string() },
             Verdict::Halt => End::Halt(answer.to_string()),
             Verdict::Poison | Verdict::Split => End::Divide(answer.to_string()),
         }
     }
+}
+
+/// How far a partition was counted before.
+async fn last_offset(replicas: &Replicas, table: Table, left: &kafka::Committed) -> Result<Option<i64>, WarehouseError> {
+    let warehouse = replicas.writable().await?;
+    let found = warehouse.last_offset(table, &left.topic, left.partition).await;
+    if found.as_ref().is_err_and(WarehouseError::may_pass) {
+        replicas.pass_by(warehouse);
+    }
+    found
 }
 
 fn push(schemas: &Schemas, table: Table, builder: &mut BlockBuilder, message: &BorrowedMessage<'_>) -> Result<(), AvroError> {

@@ -58,9 +58,16 @@ pub fn decide(left: &Committed, from: Option<i64>, counted_to: Option<i64>) -> S
         )),
         (None, None) => match counted_to {
             None => Start::At(left.low),
+            // Kafka forgets a group's offsets of a topic that is deleted.
+            Some(last) if last >= left.high => Start::Halt(format!(
+                "{place}: it was counted up to offset {last}, but its log ends at {}: the topic was deleted and created again. To \
+                 count the new one too, restart once with --from beginning; `bounceflow audit` will list its offsets as repeated",
+                left.high
+            )),
             Some(last) => Start::Halt(format!(
-                "{place}: no committed offset, but it was counted up to offset {last}: the group's offsets have expired. Restart \
-                 once with --from and the time of the last record counted, or --from end to leave out what came since"
+                "{place}: no committed offset, but it was counted up to offset {last}: the group's offsets have expired, or the topic \
+                 was deleted and created again. If they expired, restart once with --from and the time of the last record counted, \
+                 or --from end to leave out what came since; if it is a new topic, with --from beginning"
             )),
         },
     }
@@ -105,5 +112,8 @@ mod tests {
         check(&left(None, 5, 10), None, None, Ok(5));
         check(&left(None, 5, 10), None, Some(8), Err("counted up to offset 8"));
         check(&left(None, 5, 10), Some(10), Some(8), Ok(10));
+        check(&left(None, 0, 8), None, Some(8), Err("log ends at 8: the topic was deleted and created again"));
+        check(&left(None, 0, 0), None, Some(0), Err("log ends at 0: the topic was deleted"));
+        check(&left(None, 0, 9), None, Some(8), Err("expired, or the topic was deleted"));
     }
 }

@@ -96,6 +96,31 @@ fn every_mistake_is_named_at_once_with_its_path() {
 }
 
 #[test]
+fn several_clickhouse_addresses_are_replicas() {
+    let config = |more: &str| Config::parse(&format!("[kafka]\n'bootstrap.servers' = 'k:9092'\n[clickhouse]\n{more}"));
+    let one = config("url = 'http://a:8123'").ok().unwrap().clickhouse;
+    assert_eq!((one.url.as_str(), one.further.len(), one.replication), ("http://a:8123", 0, None));
+    let two = config("url = ['http://a:8123', 'http://b:8123']").ok().unwrap().clickhouse;
+    assert_eq!((two.url.as_str(), two.further), ("http://a:8123", vec!["http://b:8123".to_owned()]));
+    let replication = two.replication.unwrap();
+    assert_eq!(replication.path, "/clickhouse/tables/{shard}/{database}/{table}");
+    assert_eq!(replication.cluster, None);
+    let cluster = config("cluster = 'main'\nreplica_path = '/t/{shard}/{table}'").ok().unwrap().clickhouse.replication.unwrap();
+    assert_eq!((cluster.path.as_str(), cluster.cluster.as_deref()), ("/t/{shard}/{table}", Some("main")));
+    for (text, mistake) in [
+        ("url = []", "clickhouse.url: is empty"),
+        ("url = ['http://a:8123', 'b:8123']", "clickhouse.url: must begin with http://"),
+        ("url = ['http://a:8123', 'http://a:8123']", "clickhouse.url: names http://a:8123 twice"),
+        ("url = 7", "clickhouse.url"),
+        ("cluster = 'a b'", "clickhouse.cluster: must be made of letters"),
+        ("cluster = 'c'\nreplica_path = '/t'", "clickhouse.replica_path: \"/t\" must begin with /"),
+    ] {
+        let found = config(text).err().unwrap().to_string();
+        assert!(found.contains(mistake), "{text}: {found}");
+    }
+}
+
+#[test]
 fn rules_are_checked_with_everything_else() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("rules.toml");

@@ -101,6 +101,23 @@ const POISON: &[u32] = &[
     467, // CANNOT_PARSE_BOOL
 ];
 
+/// The server cannot take anything now, whatever the block: it lacks room, time or its Keeper. Another replica may have them.
+const OF_THE_SERVER: &[u32] = &[
+    159, // TIMEOUT_EXCEEDED
+    202, // TOO_MANY_SIMULTANEOUS_QUERIES
+    209, // SOCKET_TIMEOUT
+    210, // NETWORK_ERROR
+    225, // NO_ZOOKEEPER
+    236, // ABORTED: the server shuts down
+    241, // MEMORY_LIMIT_EXCEEDED
+    242, // TABLE_IS_READ_ONLY: cut off from Keeper
+    243, // NOT_ENOUGH_SPACE
+    252, // TOO_MANY_PARTS
+    319, // UNKNOWN_STATUS_OF_INSERT: Keeper was lost while it was told
+    394, // QUERY_WAS_CANCELLED
+    999, // KEEPER_EXCEPTION
+];
+
 /// Two conditions share this code: too many parts in the table, and too many partitions in the block.
 const TOO_MANY_PARTS: u32 = 252;
 
@@ -115,6 +132,16 @@ pub fn judge(answer: &Answer) -> Verdict {
         Answer::Refused { code: Some(code), .. } if HALT.contains(code) => Verdict::Halt,
         Answer::Refused { code: Some(code), .. } if POISON.contains(code) => Verdict::Poison,
         Answer::Refused { .. } => Verdict::Retry,
+    }
+}
+
+/// Whether an answer says something of the server rather than of the block: such a batch is sent again for as long as that lasts,
+/// and to another replica where there is one.
+pub fn is_of_the_server(answer: &Answer) -> bool {
+    match answer {
+        Answer::Written => false,
+        Answer::Broken { .. } => true,
+        Answer::Refused { code, .. } => code.is_some_and(|code| OF_THE_SERVER.contains(&code)) && judge(answer) == Verdict::Retry,
     }
 }
 
@@ -135,6 +162,11 @@ pub fn advice(code: Option<u32>) -> &'static str {
         Some(48 | 62 | 73) => "check the version of the server: it does not understand this bounceflow",
         Some(241) => "give the server more memory, or make blocks smaller",
         Some(243) => "free disk space on the server",
+        Some(225 | 242 | 319 | 999) => {
+            "look whether ClickHouse Keeper runs and the server reaches it: its tables take nothing without"
+        }
+        Some(159) => "give inserts more time (max_execution_time), or look what keeps the server busy",
+        Some(202) => "let the server run more queries at once (max_concurrent_queries), or look what keeps it busy",
         Some(TOO_MANY_PARTS) => "wait until merges catch up; where they do not, look at system.merges and the server's disks",
         _ => "",
     }

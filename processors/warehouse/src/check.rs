@@ -11,11 +11,13 @@ use serde::Deserialize;
 use crate::block::Table;
 use crate::client::Warehouse;
 use crate::error::{UnprotectedTable, WarehouseError};
+use crate::replication::WINDOW_SECONDS;
 
 /// Blocks whose tokens a table must remember.
 const WINDOW_BLOCKS: u64 = 100_000;
-/// For how long a replicated table must remember them.
-const WINDOW_SECONDS: u64 = 7 * 24 * 3600;
+
+/// The oldest server that knows every setting an insert is sent with. Tested is 26.7.
+pub(crate) const OLDEST: (u32, u32) = (25, 3);
 
 #[derive(Row, Deserialize)]
 struct TableRow {
@@ -40,25 +42,66 @@ type Name = (String, String);
 impl Warehouse {
     /// Whether the sink may write: the schema is at this binary's version, and every table a token protects remembers it long enough.
     pub async fn check(&self) -> Result<(), WarehouseError> {
+        self.check_server(OLDEST).await?;
         self.check_version().await?;
         let tables = self.client.query_raw(
             "SELECT database, name, toString(uuid) AS uuid, engine, engine_full, create_table_query, dependencies_database,
                 dependencies_table
             FROM system.tables WHERE NOT is_temporary AND database NOT IN ('system', 'INFORMATION_SCHEMA', 'information_schema')",
         );
-        let tables = self.timed("list tables", tables.fetch_all::<TableRow>()).await?;
+        let tables = by_name(self.timed("list tables", tables.fetch_all::<TableRow>()).await?);
         let settings = self.client.query_raw(
             "SELECT name, value FROM system.settings WHERE name = 'deduplicate_insert'
             UNION ALL SELECT name, value FROM system.merge_tree_settings WHERE name LIKE '%replicated_deduplication_window%'",
         );
         let settings = self.timed("read settings", settings.fetch_all::<SettingRow>()).await?;
-        let unprotected = unprotected(self.database(), tables, &settings.into_iter().map(|s| (s.name, s.value)).collect());
+        let settings = settings.into_iter().map(|s| (s.name, s.value)).collect();
+        let mut unprotected = unprotected(self.database(), &tables, &settings);
+        if self.settings.replication.is_some() {
+            unprotected.extend(alone(self.database(), &tables));
+        }
         if unprotected.is_empty() { Ok(()) } else { Err(WarehouseError::Unprotected(unprotected)) }
+    }
+
+    /// Whether the server is at least of this version: year and month.
+    pub async fn check_server(&self, oldest: (u32, u32)) -> Result<(), WarehouseError> {
+        let found: String = self.timed("say its version", self.server.query_raw("SELECT version()").fetch_one()).await?;
+        if at_least(&found, oldest) {
+            return Ok(());
+        }
+        let (url, needed) = (self.settings.url.clone(), format!("{}.{}", oldest.0, oldest.1));
+        Err(WarehouseError::OldServer { url, found, needed })
     }
 }
 
-fn unprotected(database: &str, tables: Vec<TableRow>, defaults: &HashMap<String, String>) -> Vec<UnprotectedTable> {
-    let tables: HashMap<Name, TableRow> = tables.into_iter().map(|t| ((t.database.clone(), t.name.clone()), t)).collect();
+/// Whether `26.7.2.1` is at least `26.7`. What cannot be read is not.
+fn at_least(version: &str, oldest: (u32, u32)) -> bool {
+    let mut numbers = version.split('.').map(|number| number.parse::<u32>().ok());
+    matches!((numbers.next().flatten(), numbers.next().flatten()), (Some(year), Some(month)) if (year, month) >= oldest)
+}
+
+/// Tables of the sink and of its views that are not replicated although several servers are to hold them.
+fn alone(database: &str, tables: &HashMap<Name, TableRow>) -> Vec<UnprotectedTable> {
+    let here = reached(database, tables).into_iter().filter_map(|name| tables.get(&name));
+    let alone = here.filter(|t| t.engine != "Null" && !is_replicated(&t.engine));
+    alone
+        .map(|t| UnprotectedTable {
+            table: format!("{}.{}", quote(&t.database), quote(&t.name)),
+            reason: format!("engine {} keeps tokens to itself, and several servers are configured", t.engine),
+            remedy: "one address alone in [clickhouse] url, or a database of its own that `bounceflow migrate` makes".to_owned(),
+        })
+        .collect()
+}
+
+fn is_replicated(engine: &str) -> bool {
+    engine.starts_with("Replicated") || engine.starts_with("Shared")
+}
+
+fn by_name(tables: Vec<TableRow>) -> HashMap<Name, TableRow> {
+    tables.into_iter().map(|t| ((t.database.clone(), t.name.clone()), t)).collect()
+}
+
+fn unprotected(database: &str, tables: &HashMap<Name, TableRow>, defaults: &HashMap<String, String>) -> Vec<UnprotectedTable> {
     let mut found = Vec::new();
     if let Some(value) = defaults.get("deduplicate_insert").filter(|value| value.contains("disable")) {
         found.push(UnprotectedTable {
@@ -67,7 +110,7 @@ fn unprotected(database: &str, tables: Vec<TableRow>, defaults: &HashMap<String,
             remedy: "deduplicate_insert = 'enable' in the user's settings profile".to_owned(),
         });
     }
-    for name in reached(database, &tables) {
+    for name in reached(database, tables) {
         let Some(table) = tables.get(&name) else {
             found.push(UnprotectedTable {
                 table: format!("{}.{}", name.0, name.1),
@@ -110,7 +153,7 @@ fn judge_table(table: &TableRow, defaults: &HashMap<String, String>) -> Option<U
                 remedy: "a table of the MergeTree family as the view's target".to_owned(),
             });
         }
-        engine if engine.starts_with("Replicated") || engine.starts_with("Shared") => {
+        engine if is_replicated(engine) => {
             &[("replicated_deduplication_window", WINDOW_BLOCKS), ("replicated_deduplication_window_seconds", WINDOW_SECONDS)]
         }
         _ => &[("non_replicated_deduplication_window", WINDOW_BLOCKS)],
@@ -209,7 +252,7 @@ mod tests {
     }
 
     fn names(tables: Vec<TableRow>) -> Vec<String> {
-        unprotected("b", tables, &HashMap::new()).into_iter().map(|t| t.table).collect()
+        unprotected("b", &by_name(tables), &HashMap::new()).into_iter().map(|t| t.table).collect()
     }
 
     #[test]
@@ -253,10 +296,32 @@ mod tests {
         let full = "ReplicatedMergeTree('/p', '{replica}') ORDER BY x SETTINGS replicated_deduplication_window = 100000";
         let tables = vec![good("batches"), good("alerts"), table("failures", "ReplicatedMergeTree", full)];
         let defaults = HashMap::from([("replicated_deduplication_window_seconds".to_owned(), "3600".to_owned())]);
-        let found = unprotected("b", tables, &defaults);
+        let found = unprotected("b", &by_name(tables), &defaults);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].remedy, "ALTER TABLE b.failures MODIFY SETTING replicated_deduplication_window_seconds = 604800");
         assert!(found[0].reason.contains("is 3600"));
+    }
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        for (version, oldest, expect) in [
+            ("26.7.2.1", (25, 3), true),
+            ("25.3.1.1-lts", (25, 3), true),
+            ("25.10.1", (25, 3), true),
+            ("25.2.9.9", (25, 3), false),
+            ("24.12.1", (25, 3), false),
+            ("no version", (0, 0), false),
+        ] {
+            assert_eq!(at_least(version, oldest), expect, "{version}");
+        }
+    }
+
+    #[test]
+    fn several_servers_need_replicated_tables() {
+        let replicated = |name: &str| table(name, "ReplicatedMergeTree", "ReplicatedMergeTree('/p', '{replica}') ORDER BY x");
+        let tables = by_name(vec![replicated("failures"), good("alerts"), replicated("batches"), good("unrelated")]);
+        let found: Vec<_> = alone("b", &tables).into_iter().map(|t| t.table).collect();
+        assert_eq!(found, ["b.alerts"]);
     }
 
     #[test]
@@ -265,7 +330,7 @@ mod tests {
             ("non_replicated_deduplication_window".to_owned(), "200000".to_owned()),
             ("deduplicate_insert".to_owned(), "disable".to_owned()),
         ]);
-        let found = unprotected("b", vec![table("failures", "MergeTree", "MergeTree ORDER BY x")], &defaults);
+        let found = unprotected("b", &by_name(vec![table("failures", "MergeTree", "MergeTree ORDER BY x")]), &defaults);
         let names: Vec<_> = found.iter().map(|t| t.table.as_str()).collect();
         assert_eq!(names, ["every table", "b.alerts", "b.batches"]);
     }

@@ -1,18 +1,25 @@
-//! The connection to one ClickHouse: its settings, one insert of one block, counting a range.
+//! The connection to one ClickHouse server: its settings, one insert of one block, counting a range.
 
 use std::time::Duration;
 
-use clickhouse::{Client, Compression};
+use clickhouse::{Client, Compression, Row};
+use serde::Deserialize;
 
 use crate::answer::Answer;
 use crate::block::{Block, Table, columns};
 use crate::error::{WarehouseError, chain};
+use crate::replication::Replication;
 
 /// How to reach ClickHouse.
 #[derive(Clone)]
 pub struct Settings {
     /// Its HTTP address, such as `http://clickhouse:8123`.
     pub url: String,
+    /// Addresses of further servers that hold the same replicated tables; see [`crate::Replicas`]. Each is a server's own, none a
+    /// balancer's: what one of them has taken is counted there.
+    pub further: Vec<String>,
+    /// How tables are replicated; none: they are not.
+    pub replication: Option<Replication>,
     /// The database that holds the tables; `bounceflow migrate` creates it.
     pub database: String,
     /// Empty: the server's default user.
@@ -33,6 +40,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             url: "http://localhost:8123".to_owned(),
+            further: Vec::new(),
+            replication: None,
             database: "bounceflow".to_owned(),
             user: String::new(),
             password: String::new(),
@@ -48,6 +57,8 @@ impl std::fmt::Debug for Settings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Settings")
             .field("url", &self.url)
+            .field("further", &self.further)
+            .field("replication", &self.replication)
             .field("database", &self.database)
             .field("user", &self.user)
             .field("password", if self.password.is_empty() { &"" } else { &"***" })
@@ -63,16 +74,27 @@ impl Settings {
     /// Every mistake in them, at once.
     pub fn mistakes(&self) -> Vec<String> {
         let mut mistakes = Vec::new();
-        let address = self.url.strip_prefix("http://").or_else(|| self.url.strip_prefix("https://"));
-        match address {
-            None | Some("") => mistakes.push("url must begin with http:// or https:// and name a host".to_owned()),
-            Some(rest) if rest.contains('@') => {
-                mistakes.push("url holds a user: put user and password into their own settings".to_owned())
+        let urls: Vec<&String> = [&self.url].into_iter().chain(&self.further).collect();
+        for (i, url) in urls.iter().enumerate() {
+            let address = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+            match address {
+                None | Some("") => mistakes.push("url must begin with http:// or https:// and name a host".to_owned()),
+                Some(rest) if rest.contains('@') => {
+                    mistakes.push("url holds a user: put user and password into their own settings".to_owned())
+                }
+                Some(rest) if rest.contains(['?', '#', ' ']) => {
+                    mistakes.push("url must end after the host, the port and a path".to_owned())
+                }
+                Some(_) if urls[..i].contains(url) => mistakes.push(format!("url names {url} twice")),
+                Some(_) => {}
             }
-            Some(rest) if rest.contains(['?', '#', ' ']) => {
-                mistakes.push("url must end after the host, the port and a path".to_owned())
-            }
-            Some(_) => {}
+        }
+        match &self.replication {
+            Some(replication) => mistakes.extend(replication.mistakes()),
+            None if !self.further.is_empty() => mistakes.push(
+                "url names several servers, but tables are not replicated: each would keep what the others lack".to_owned(),
+            ),
+            None => {}
         }
         let plain = |s: &str| s.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
         if self.database.is_empty() || !plain(&self.database) {
@@ -101,6 +123,24 @@ pub struct TokenRange<'a> {
     pub last: i64,
     /// Kafka timestamp of the first record: a topic deleted and made again repeats offsets, not times.
     pub first_timestamp: i64,
+}
+
+/// What a server holds of a range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Rows there now.
+    pub rows: u64,
+    /// Why more may come by itself: this replica has not fetched yet what others took. None: this is all.
+    pub awaits: Option<String>,
+}
+
+#[derive(Row, Deserialize)]
+struct ReplicaRow {
+    replica_path: String,
+    cut_off: bool,
+    unfetched: u64,
+    log_max_index: u64,
+    log_pointer: u64,
 }
 
 /// One ClickHouse server, one database. Cheap to clone; clones share connections.
@@ -218,8 +258,54 @@ impl Warehouse {
         self.timed("count a range", query.fetch_one::<u64>()).await
     }
 
+    /// What `table` holds of offsets `first..=last` of a topic partition, and whether more may come from other replicas.
+    ///
+    /// **Invariant:** fewer rows than expected mean that rows are missing only where `awaits` is none. A replica answers OK to the
+    /// repeat of an insert as soon as Keeper knows its token, before it has the rows that another replica wrote under it; to insert
+    /// them again under a new token would store them twice when they arrive. What makes the answer safe:
+    /// - a token and the log entry that tells replicas to fetch its part are written to Keeper in one transaction, and a session
+    ///   with Keeper never sees an older state than it saw before: the server that answered OK, asked next, sees that entry;
+    /// - how far this replica is stands before the count, so parts that arrive between the two are only counted more;
+    /// - both questions go to one server, which the name it gives proves (an address may be a balancer's after all).
+    pub async fn held(&self, table: Table, topic: &str, partition: i32, first: i64, last: i64) -> Result<Held, WarehouseError> {
+        let Some(replica) = self.replica(table).await? else {
+            return Ok(Held { rows: self.count(table, topic, partition, first, last).await?, awaits: None });
+        };
+        let query = self
+            .client
+            .query(&format!(
+                "SELECT count(), (SELECT any(replica_path) FROM system.replicas WHERE database = currentDatabase() AND table = '{table}')
+                FROM {table} WHERE kafka_topic = ? AND kafka_partition = ? AND kafka_offset BETWEEN ? AND ?"
+            ))
+            .bind(topic)
+            .bind(partition)
+            .bind(first)
+            .bind(last);
+        let (rows, path) = self.timed("count a range", query.fetch_one::<(u64, String)>()).await?;
+        let awaits = if path == replica.replica_path {
+            replica.awaits(false)
+        } else {
+            Some(format!("{} and {path} answered to one address: name each replica by its own", replica.replica_path))
+        };
+        Ok(Held { rows, awaits })
+    }
+
+    /// How far this server is with a replicated table; none: the table is not replicated.
+    async fn replica(&self, table: Table) -> Result<Option<ReplicaRow>, WarehouseError> {
+        let query = self.client.query_raw(&format!(
+            "SELECT replica_path, is_readonly OR is_session_expired AS cut_off, toUInt64(inserts_in_queue) AS unfetched, log_max_index,
+                log_pointer
+            FROM system.replicas WHERE database = currentDatabase() AND table = '{table}'"
+        ));
+        self.timed("read system.replicas", query.fetch_optional::<ReplicaRow>()).await
+    }
+
     /// The last offset of a topic partition that `table` holds rows of; none: it holds no row of it.
+    /// An error where this replica has not fetched yet what others took.
     pub async fn last_offset(&self, table: Table, topic: &str, partition: i32) -> Result<Option<i64>, WarehouseError> {
+        if let Some(why) = self.replica(table).await?.and_then(|replica| replica.awaits(true)) {
+            return Err(WarehouseError::Behind(why));
+        }
         let query = self
             .client
             .query(&format!("SELECT maxOrNull(kafka_offset) FROM {table} WHERE kafka_topic = ? AND kafka_partition = ?"))
@@ -250,6 +336,23 @@ impl Warehouse {
                 let message = format!("no answer within {limit:?}");
                 Err(WarehouseError::Unreachable { url: self.settings.url.clone(), message })
             }
+        }
+    }
+}
+
+impl ReplicaRow {
+    /// Why rows may come by themselves. `untouched`: nothing may ever have been inserted, so that an empty log is no lag.
+    fn awaits(&self, untouched: bool) -> Option<String> {
+        let Self { replica_path, cut_off, unfetched, log_max_index, log_pointer } = self;
+        let empty = untouched && *log_max_index == 0 && *log_pointer == 0;
+        if *cut_off {
+            Some(format!("{replica_path} is cut off from Keeper"))
+        } else if *log_pointer <= *log_max_index && !empty {
+            Some(format!("{replica_path} has not read Keeper's log to its end"))
+        } else if *unfetched > 0 {
+            Some(format!("{replica_path} has {unfetched} inserts of other replicas to fetch: see system.replication_queue"))
+        } else {
+            None
         }
     }
 }

@@ -28,7 +28,7 @@ pub enum WarehouseError {
     },
     /// An applied migration is not the one this binary holds.
     #[error(
-        "migration {version:04} ({name}) was changed after it was applied: database {database} holds checksum {applied}, this \
+        "migration {version:04}_{name}.sql was changed after it was applied: database {database} holds checksum {applied}, this \
          binary {embedded}. Undo the change, or put it into a new migration"
     )]
     Edited {
@@ -66,6 +66,59 @@ pub enum WarehouseError {
         /// The binary's.
         needed: u32,
     },
+    /// The server does not know what inserts need.
+    #[error("ClickHouse at {url} is version {found}, bounceflow needs {needed} or later: upgrade the server")]
+    OldServer {
+        /// Where.
+        url: String,
+        /// Its version.
+        found: String,
+        /// The oldest that will do.
+        needed: String,
+    },
+    /// Two addresses, but not of one table.
+    #[error(
+        "{one} and {other} do not hold the same tables: {table} is registered as {path} at the first only. List replicas of one shard \
+         in [clickhouse] url, and look at the macros {{shard}} and {{replica}} of each server"
+    )]
+    OtherTables {
+        /// One address.
+        one: String,
+        /// The other.
+        other: String,
+        /// A table that differs.
+        table: String,
+        /// Its path in Keeper, at the first address.
+        path: String,
+    },
+    /// A replica has not fetched yet what others took, so what it holds says nothing.
+    #[error("the replica is behind: {0}. It is asked again; where that lasts, look whether its peers and ClickHouse Keeper run")]
+    Behind(String),
+    /// Rows of the same name come from elsewhere.
+    #[error(
+        "the tables of {database} hold rows of pipeline {pipeline:?} from the Kafka cluster {owner}, and this one is {cluster}: their \
+         offsets and tokens would be taken for each other's. Give this installation a `deployment` or a [clickhouse] database of its \
+         own. If the old cluster is gone for good and its rows may stay: ALTER TABLE {database}.pipelines DELETE WHERE pipeline = \
+         '{pipeline}'"
+    )]
+    Foreign {
+        /// Which database.
+        database: String,
+        /// The deployment.
+        pipeline: String,
+        /// Id of the Kafka cluster that came first.
+        owner: String,
+        /// Id of this one.
+        cluster: String,
+    },
+    /// The error of one replica among several.
+    #[error("at {url}: {error}")]
+    AtReplica {
+        /// Which.
+        url: String,
+        /// What.
+        error: Box<WarehouseError>,
+    },
     /// Tables on which the repeat of an insert would be stored twice.
     #[error("repeated inserts would be stored twice:\n{}", list(.0))]
     Unprotected(Vec<UnprotectedTable>),
@@ -98,7 +151,8 @@ impl WarehouseError {
     /// Whether asking again later may succeed without anybody's doing.
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Unreachable { .. } => true,
+            Self::Unreachable { .. } | Self::Behind(_) => true,
+            Self::AtReplica { error, .. } => error.may_pass(),
             Self::Refused { code, .. } => !code.is_some_and(needs_a_person),
             _ => false,
         }

@@ -1,4 +1,4 @@
-//! Everything bounceflow knows about ClickHouse: migrations, encoding rows, one insert of one block, what an answer means,
+//! Everything bounceflow knows about ClickHouse: migrations, encoding rows, one insert of one block, what an answer means, replicas,
 //! counting a range, checking that repeats are dropped, the audit, and the list of what no rule knew.
 //!
 //! It never decides about offsets, retries or intents: that is the sink's loop. Encoding and [`judge`] are pure.
@@ -9,16 +9,21 @@ pub mod block;
 pub mod answer;
 pub mod client;
 pub mod migrations;
+pub mod replication;
 pub mod check;
+pub mod replicas;
+pub mod pipelines;
 pub mod audit;
 pub mod report;
 pub mod unmatched;
 pub mod error;
 
-pub use answer::{Answer, Verdict, advice, judge};
+pub use answer::{Answer, Verdict, advice, is_of_the_server, judge};
 pub use block::{Block, BlockBuilder, ENCODER_VERSION, LogPosition, MAX_BLOCK_BYTES, MAX_BLOCK_ROWS, Table, columns};
-pub use client::{Settings, TokenRange, Warehouse};
+pub use client::{Held, Settings, TokenRange, Warehouse};
 pub use error::{UnprotectedTable, WarehouseError};
 pub use migrations::Applied;
+pub use replicas::Replicas;
+pub use replication::Replication;
 pub use report::{AuditOptions, AuditReport};
 pub use unmatched::{Unmatched, UnmatchedQuery};

@@ -8,6 +8,7 @@ use clickhouse::Row;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use crate::check::OLDEST;
 use crate::client::Warehouse;
 use crate::error::WarehouseError;
 
@@ -15,7 +16,7 @@ use crate::error::WarehouseError;
 pub(crate) struct Migration {
     pub(crate) version: u32,
     pub(crate) name: &'static str,
-    sql: &'static str,
+    pub(crate) sql: &'static str,
 }
 
 macro_rules! migrations {
@@ -30,6 +31,7 @@ pub(crate) const MIGRATIONS: &[Migration] = migrations! {
     3 "delivery_rates" "0003_delivery_rates.sql"
     4 "views" "0004_views.sql"
     5 "alerts" "0005_alerts.sql"
+    6 "pipelines" "0006_pipelines.sql"
 };
 
 /// A migration that was applied just now.
@@ -63,10 +65,14 @@ const UNKNOWN_DATABASE: u32 = 81;
 impl Warehouse {
     /// Brings the database to this binary's schema; creates it where it does not exist. `progress` is told each step.
     pub async fn migrate(&self, progress: &mut (dyn FnMut(&str) + Send)) -> Result<Vec<Applied>, WarehouseError> {
+        self.check_server(OLDEST).await?;
         let database = self.database();
+        let replication = self.settings.replication.as_ref();
         let create = format!("CREATE DATABASE IF NOT EXISTS `{database}`");
+        let create = replication.map_or_else(|| Ok(create.clone()), |r| r.on_cluster(&create))?;
         self.timed("create the database", self.server.query_raw(&create).execute()).await?;
-        self.timed("create schema_migrations", self.client.query_raw(HISTORY).execute()).await?;
+        let history = replication.map_or_else(|| Ok(HISTORY.to_owned()), |r| r.rewrite_history(HISTORY))?;
+        self.timed("create schema_migrations", self.client.query_raw(&history).execute()).await?;
         let recorded = self.recorded().await?;
         self.compare(&recorded)?;
 
@@ -76,7 +82,8 @@ impl Warehouse {
             progress(&format!("{version:04} {name}"));
             let what = format!("apply migration {version:04} ({name})");
             for statement in statements(sql) {
-                self.timed(&what, self.client.query_raw(statement).execute()).await?;
+                let statement = replication.map_or_else(|| Ok(statement.to_owned()), |r| r.rewrite(statement))?;
+                self.timed(&what, self.client.query_raw(&statement).execute()).await?;
             }
             let record = self
                 .client
@@ -143,7 +150,7 @@ fn checksum(sql: &str) -> String {
 }
 
 /// The statements of a file: each ends with `;` at the end of a line, and no other line does.
-fn statements(sql: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn statements(sql: &str) -> impl Iterator<Item = &str> {
     sql.split(";\n").map(str::trim).filter(|statement| !statement.is_empty())
 }
 

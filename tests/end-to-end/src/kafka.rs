@@ -289,6 +289,19 @@ impl Kafka {
         Ok(())
     }
 
+    /// Deletes a topic; returns once nobody knows it any more.
+    pub fn delete_topic(&self, topic: &str) -> Result<()> {
+        let admin: AdminClient<DefaultClientContext> = client(&self.bootstrap).create()?;
+        for result in block_on(admin.delete_topics(&[topic], &options()))?? {
+            result.map_err(|(topic, e)| anyhow::anyhow!("{topic}: {e}"))?;
+        }
+        let consumer = self.reader()?;
+        crate::until("a topic to be gone", || {
+            anyhow::ensure!(partition_count(&consumer, topic).is_err(), "{topic} is still there");
+            Ok(())
+        })
+    }
+
     /// Deletes a group's offsets, as their expiry does. The broker refuses while it thinks that the group has members.
     pub fn delete_group(&self, group: &str) -> Result<()> {
         let admin: AdminClient<DefaultClientContext> = client(&self.bootstrap).create()?;

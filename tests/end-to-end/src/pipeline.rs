@@ -24,13 +24,13 @@ pub struct Builder {
     migrate: bool,
     program: &'static str,
     servers: Option<Servers>,
-    clickhouse: Option<String>,
+    addresses: Vec<String>,
 }
 
 impl Default for Builder {
     fn default() -> Self {
         let (name, tree) = (String::new(), Value::Table(toml::Table::new()));
-        Self { name, tree, inputs: 1, migrate: true, program: "bounceflow", servers: None, clickhouse: None }
+        Self { name, tree, inputs: 1, migrate: true, program: "bounceflow", servers: None, addresses: Vec::new() }
     }
 }
 
@@ -56,6 +56,13 @@ impl Builder {
         self
     }
 
+    /// ClickHouse servers instead of the shared one.
+    #[must_use]
+    pub fn clickhouse(mut self, addresses: &[&str]) -> Self {
+        self.addresses = addresses.iter().map(|address| (*address).to_owned()).collect();
+        self
+    }
+
     /// Leaves ClickHouse as it is.
     #[must_use]
     pub fn without_tables(mut self) -> Self {
@@ -77,26 +84,23 @@ impl Builder {
         self
     }
 
-    /// Another way to ClickHouse than the direct one.
-    #[must_use]
-    pub fn clickhouse_at(mut self, url: &str) -> Self {
-        self.clickhouse = Some(url.to_owned());
-        self
-    }
-
     /// Waits for the servers, creates topics and tables.
     pub fn build(mut self) -> Result<Pipeline> {
         let servers = match self.servers.take() {
             Some(servers) => servers,
             None => Servers::take()?,
         };
-        let url = self.clickhouse.take().unwrap_or_else(|| servers.clickhouse.url().to_owned());
         let folder = tempfile::tempdir()?;
         let config = folder.path().join("bounceflow.toml");
+        let clickhouse: Value = match &self.addresses[..] {
+            [] => servers.clickhouse.url().into(),
+            [one] => one.as_str().into(),
+            several => several.to_vec().into(),
+        };
         let builder = self
             .set(&["kafka", "bootstrap.servers"], servers.kafka.bootstrap())?
             .set(&["kafka", "broker.address.family"], "v4")?
-            .set(&["clickhouse", "url"], url)?;
+            .set(&["clickhouse", "url"], clickhouse)?;
         fs::write(&config, toml::to_string(&builder.tree)?)?;
         let kafka = Kafka { bootstrap: servers.kafka.bootstrap().to_owned() };
         let (name, program) = (builder.name, builder.program);

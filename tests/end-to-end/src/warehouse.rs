@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use bounceflow_stack::ClickHouse;
 use serde_json::Value;
 
 use crate::{Pipeline, until};
@@ -90,8 +91,14 @@ impl Pipeline {
 
     /// What ClickHouse counted, by ISP and identity.
     pub fn totals(&self) -> Result<Totals> {
+        self.totals_at(&self.servers.clickhouse)
+    }
+
+    /// The same at a server of the test's own.
+    pub fn totals_at(&self, server: &ClickHouse) -> Result<Totals> {
         let sums = COUNTS.map(|count| format!("sum({count})")).join(", ");
-        let text = self.value(&format!("SELECT isp, identity, {sums} FROM {{db}}.delivery_rates GROUP BY isp, identity"))?;
+        let sql = format!("SELECT isp, identity, {sums} FROM {}.delivery_rates GROUP BY isp, identity", self.database());
+        let text = server.query_within(Duration::from_secs(60), &sql)?;
         let mut totals = Totals::new();
         for line in text.lines() {
             let fields: Vec<&str> = line.split('\t').collect();

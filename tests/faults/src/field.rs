@@ -91,7 +91,7 @@ impl Field {
             builder = builder.set(path, *value)?;
         }
         if let Some(proxy) = &proxy {
-            builder = builder.clickhouse_at(proxy.url());
+            builder = builder.clickhouse(&[proxy.url()]);
         }
         let pipeline = builder.servers(servers).build()?;
         let dice = Dice::new(order.round.wrapping_mul(31).wrapping_add(cell.name.len() as u64));

@@ -1,6 +1,8 @@
 //! Every kind of refusal, provoked on a real server, and what it is judged to be.
 
-use bounceflow_warehouse::{Answer, Block, BlockBuilder, Settings, Table, Verdict, Warehouse, columns, judge};
+use bounceflow_warehouse::{
+    Answer, Block, BlockBuilder, Settings, Table, Verdict, Warehouse, advice, columns, is_of_the_server, judge,
+};
 use bytes::Bytes;
 
 use crate::support::{DAY, Db, batch, batches, failures, mortal, rate_row};
@@ -18,11 +20,18 @@ async fn insert(db: &Db<'_>) -> Answer {
 
 /// An insert as the warehouse sends it, with one more setting.
 async fn insert_with(db: &Db<'_>, setting: &str, value: &str) -> Answer {
+    send(db, &[(setting, value)], &failures(0, 100_000, 1)).await
+}
+
+async fn send(db: &Db<'_>, settings: &[(&str, &str)], block: &Block) -> Answer {
     let sql = format!("INSERT INTO failures ({}) FORMAT RowBinary", columns(Table::Failures).join(", "));
     let Settings { url, database, .. } = db.settings();
     let client = clickhouse::Client::default().with_url(url).with_database(database);
-    let mut insert = client.insert_formatted_with(sql).with_setting(setting, value);
-    insert.send(failures(0, 100_000, 1).bytes().clone()).await.unwrap();
+    let mut insert = client.insert_formatted_with(sql);
+    for (name, value) in settings {
+        insert = insert.with_setting(*name, *value);
+    }
+    insert.send(block.bytes().clone()).await.unwrap();
     match insert.end().await {
         Ok(()) => Answer::Written,
         Err(clickhouse::error::Error::BadResponse(text)) => Answer::refused(&text),
@@ -134,11 +143,85 @@ async fn a_batch_of_many_months_is_written_whole() {
     }
 }
 
+/// A state of the server: such a batch is sent again for as long as that lasts.
+fn check_of_the_server(answer: &Answer, code: u32, words: &str) {
+    check(answer, code, words, Verdict::Retry);
+    assert!(is_of_the_server(answer) && !advice(Some(code)).is_empty(), "{answer:?}");
+}
+
 #[tokio::test]
 async fn what_passes_by_itself_is_sent_again() {
     let db = Db::new("passes").await;
-    check(&insert_with(&db, "max_memory_usage", "1000000").await, 241, "memory limit", Verdict::Retry);
+    check_of_the_server(&insert_with(&db, "max_memory_usage", "1000000").await, 241, "memory limit");
     assert_eq!(db.rows("failures"), 0);
+}
+
+#[tokio::test]
+async fn a_server_without_time_or_room_is_asked_again() {
+    let db = Db::new("busy").await;
+    // Its own view, which sleeps, makes the insert last.
+    db.query("CREATE TABLE DB.slow (n UInt8) ENGINE = Null");
+    db.query("CREATE MATERIALIZED VIEW DB.slow_mv TO DB.slow AS SELECT sleepEachRow(0.5) AS n FROM DB.failures");
+    let ten = failures(0, 10, 0);
+    let answer = send(&db, &[("max_execution_time", "1"), ("function_sleep_max_microseconds_per_block", "0")], &ten).await;
+    check(&answer, 159, "imeout", Verdict::Retry);
+
+    let insert = send(&db, &[("query_id", "victim_of_answers"), ("function_sleep_max_microseconds_per_block", "0")], &ten);
+    let kill = async {
+        while db.query("SELECT count() FROM system.processes WHERE query_id = 'victim_of_answers'") == "0" {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        db.query("KILL QUERY WHERE query_id = 'victim_of_answers' ASYNC");
+    };
+    let (answer, ()) = tokio::join!(insert, kill);
+    check(&answer, 394, "", Verdict::Retry);
+    db.query("DROP VIEW DB.slow_mv");
+
+    // No disk is large enough to leave this much free.
+    db.query("ALTER TABLE DB.failures MODIFY SETTING min_free_disk_bytes_to_perform_insert = 1000000000000000");
+    check_of_the_server(&insert(&db).await, 243, "free");
+    db.query("ALTER TABLE DB.failures RESET SETTING min_free_disk_bytes_to_perform_insert");
+    assert_eq!(insert(&db).await, Answer::Written);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_with_too_many_queries_is_asked_again() {
+    let db = Db::new("queries").await;
+    let running = tokio::spawn({
+        let client = clickhouse::Client::default().with_url(db.settings().url).with_setting("query_id", "occupant_of_answers");
+        async move { client.query_raw("SELECT sleep(3)").execute().await }
+    });
+    while db.query("SELECT count() FROM system.processes WHERE query_id = 'occupant_of_answers'") == "0" {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    check_of_the_server(&send(&db, &[("max_concurrent_queries_for_all_users", "1")], &failures(0, 1, 0)).await, 202, "oo many");
+    running.await.unwrap().unwrap();
+}
+
+/// Documented codes that need more than one server, or a Keeper that dies at the right moment; `replicas` provokes 242 and 999.
+#[test]
+fn what_is_not_provoked_here_is_judged_by_its_code() {
+    for (code, verdict, of_the_server) in [
+        (209, Verdict::Retry, true),  // SOCKET_TIMEOUT
+        (210, Verdict::Retry, true),  // NETWORK_ERROR
+        (225, Verdict::Retry, true),  // NO_ZOOKEEPER
+        (236, Verdict::Retry, true),  // ABORTED
+        (242, Verdict::Retry, true),  // TABLE_IS_READ_ONLY
+        (319, Verdict::Retry, true),  // UNKNOWN_STATUS_OF_INSERT
+        (999, Verdict::Retry, true),  // KEEPER_EXCEPTION
+        (500, Verdict::Retry, false), // a code nobody has heard of here
+        (49, Verdict::Retry, false),  // LOGICAL_ERROR
+        (47, Verdict::Halt, false),   // UNKNOWN_IDENTIFIER
+        (193, Verdict::Halt, false),  // WRONG_PASSWORD
+        (53, Verdict::Poison, false), // TYPE_MISMATCH
+        (6, Verdict::Poison, false),  // CANNOT_PARSE_TEXT
+    ] {
+        let answer = Answer::refused(&format!("Code: {code}. DB::Exception: as documented"));
+        assert_eq!((judge(&answer), is_of_the_server(&answer)), (verdict, of_the_server), "{code}");
+    }
+    let broken = Answer::broken("connection reset");
+    assert!(is_of_the_server(&broken) && !is_of_the_server(&Answer::Written));
+    assert!(!is_of_the_server(&Answer::refused("Code: 252. DB::Exception: Too many partitions for single INSERT block")));
 }
 
 /// Rows are in the base table by then: only the identical block may follow, and it completes what is missing.

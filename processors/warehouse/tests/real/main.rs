@@ -14,3 +14,4 @@ mod answers;
 mod broken_answers;
 mod audit;
 mod alerts;
+mod replicas;

@@ -30,6 +30,7 @@ async fn migrating_creates_everything_once() {
         "failures",
         "identity_profiles",
         "isp_profiles",
+        "pipelines",
         "schema_migrations",
     ];
     assert_eq!(tables.lines().collect::<Vec<_>>(), expected);
@@ -55,7 +56,38 @@ async fn an_edited_migration_is_refused() {
     db.query("ALTER TABLE DB.schema_migrations UPDATE checksum = 'x' WHERE version = 2 SETTINGS mutations_sync = 2");
     for error in [db.warehouse.migrate(&mut |_| {}).await.unwrap_err(), db.warehouse.check().await.unwrap_err()] {
         assert!(matches!(error, WarehouseError::Edited { version: 2, .. }), "{error}");
+        assert!(error.to_string().contains("0002_batches.sql"), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_server_that_is_too_old_says_its_version_and_the_one_needed() {
+    let db = Db::new("old_server").await;
+    let version = db.query("SELECT version()");
+    db.warehouse.check_server((25, 3)).await.unwrap();
+    let error = db.warehouse.check_server((99, 1)).await.unwrap_err();
+    assert!(matches!(error, WarehouseError::OldServer { .. }) && !error.may_pass(), "{error}");
+    assert!(error.to_string().contains(&version) && error.to_string().contains("99.1 or later"), "{error}");
+}
+
+#[tokio::test]
+async fn a_name_belongs_to_the_kafka_cluster_that_came_first() {
+    let db = Db::new("claim").await;
+    for (cluster, now) in [("one", 1000), ("one", 2000)] {
+        db.warehouse.claim(cluster, now).await.unwrap();
+    }
+    let error = db.warehouse.claim("two", 3000).await.unwrap_err();
+    assert!(matches!(&error, WarehouseError::Foreign { owner, cluster, .. } if owner == "one" && cluster == "two"), "{error}");
+    assert_eq!(db.query("SELECT * FROM DB.pipelines"), "test\tone\t1970-01-01 00:00:01.000");
+    // Both started at one moment and wrote before they read: one of them goes on.
+    db.query("TRUNCATE TABLE DB.pipelines");
+    db.query("INSERT INTO DB.pipelines VALUES ('test', 'two', 5), ('test', 'one', 5)");
+    db.warehouse.claim("one", 4000).await.unwrap();
+    db.warehouse.claim("two", 4000).await.unwrap_err();
+    // The remedy is the statement it names.
+    let remedy = error.to_string().split_once("ALTER TABLE ").unwrap().1.to_owned();
+    db.query(&format!("ALTER TABLE {remedy} SETTINGS mutations_sync = 2"));
+    db.warehouse.claim("two", 4000).await.unwrap();
 }
 
 #[tokio::test]
