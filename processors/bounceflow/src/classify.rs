@@ -10,14 +10,15 @@ use std::time::{Duration, Instant};
 
 use bounceflow_classify::PATTERN_VERSION;
 use bounceflow_event::avro::Encoder;
-use bounceflow_event::{Decoder, Format, RejectReason, Rejection, Source};
+use bounceflow_event::{Decoder, Format, Item, RejectReason, Rejection, Source};
 use rdkafka::Message;
 use rdkafka::consumer::ConsumerGroupMetadata;
-use rdkafka::message::{BorrowedMessage, Header, OwnedHeaders};
+use rdkafka::message::BorrowedMessage;
 use rdkafka::producer::BaseRecord;
 
 use crate::config::{self, Config, RawInput};
 use crate::counts::{Counts, Header as BatchHeader, Limits};
+use crate::dead_letter::{Refusal, Resent, own_headers};
 use crate::health::Loop;
 use crate::kafka::{self, Consumer, Event, Producer, Reader, TransactionError};
 use crate::metrics;
@@ -100,6 +101,17 @@ struct Worker<'t> {
     rejected: Vec<&'static str>,
     /// Records over which this program panicked, by partition and offset: set aside unread when they come again.
     panicked: Vec<(i32, i64)>,
+}
+
+/// An item for the dead letter.
+struct Refused<'a> {
+    position: Position<'a>,
+    number: i32,
+    why: &'a Rejection,
+    /// Items of the record that are counted.
+    others: i32,
+    /// How often the record had been sent again.
+    times: u32,
 }
 
 /// What this transaction covers of one partition.
@@ -211,22 +223,33 @@ impl<'t> Worker<'t> {
         })
     }
 
-    /// Settles a record unread.
+    /// Settles a record unread: it is one refused item, or those it was sent again for.
     fn set_aside(&mut self, message: &BorrowedMessage<'_>) -> Result<(), Trouble> {
         if self.open.is_none() {
             self.begin()?;
         }
         let Some(Some(partition)) = self.partitions.get_mut(message.partition() as usize) else { return Ok(()) };
+        let Resent { items, others, times, timestamp, .. } = Resent::of(message).unwrap_or_default();
+        let items = items.unwrap_or_else(|| vec![0]);
         partition.next = message.offset() + 1;
         partition.records += 1;
-        partition.items += 1;
-        partition.dead_lettered += 1;
+        partition.items += items.len() as i64;
+        partition.dead_lettered += items.len() as i64;
         partition.end_reached = false;
         self.records += 1;
         let detail = "bounceflow panicked over this record: please report it; the log says where".to_owned();
         let why = Rejection { reason: RejectReason::InternalError, detail, format: Format::Auto };
-        self.rejected.push(why.reason.as_str());
-        self.dead_letter(message, 0, &why, 0)
+        let position = Position {
+            topic: &self.task.input.topic,
+            partition: message.partition(),
+            offset: message.offset(),
+            timestamp: timestamp.or(message.timestamp().to_millis()),
+        };
+        for number in items {
+            self.dead_letter(message, Refused { position, number, why: &why, others, times })?;
+            self.rejected.push(why.reason.as_str());
+        }
+        Ok(())
     }
 
     /// Settles every item of a record: counted, written as a failure, ignored by reason, or dead-lettered.
@@ -235,14 +258,24 @@ impl<'t> Worker<'t> {
             self.begin()?;
         }
         let Some(Some(partition)) = self.partitions.get_mut(message.partition() as usize) else { return Ok(()) };
+        let resent = Resent::of(message);
         let position = Position {
             topic: &self.task.input.topic,
             partition: message.partition(),
             offset: message.offset(),
-            timestamp: message.timestamp().to_millis(),
+            timestamp: resent.as_ref().and_then(|r| r.timestamp).or(message.timestamp().to_millis()),
         };
         let (mut number, mut rejected, mut trouble) = (0, Vec::new(), Ok(()));
+        let (mut passed, mut unreadable) = (0, None);
         self.decoder.decode(message.payload(), &mut |item| {
+            // Sent again for its other items: this one is settled.
+            if resent.as_ref().is_some_and(|resent| !resent.wants(number)) {
+                if let Item::Rejected(rejection) = item {
+                    unreadable = Some(rejection);
+                }
+                (number, passed) = (number + 1, passed + 1);
+                return;
+            }
             match process(&self.task.tables, &mut self.scratch, position, number, &item) {
                 Outcome::Count(sample) => {
                     partition.max_event_time = partition.max_event_time.max(Some(sample.time));
@@ -270,43 +303,52 @@ impl<'t> Worker<'t> {
             number += 1;
         });
         trouble?;
+        let mut items = number - passed;
+        if let Some(resent) = &resent {
+            // It was to be counted, and the record can no longer be told apart into items: refused once more, not lost.
+            for missing in resent.missing(number) {
+                let why = || no_such_item(missing);
+                rejected.push((missing, unreadable.clone().unwrap_or_else(why)));
+                items += 1;
+            }
+        }
         partition.next = message.offset() + 1;
         partition.records += 1;
-        partition.items += i64::from(number);
+        partition.items += i64::from(items);
         partition.dead_lettered += rejected.len() as i64;
         partition.end_reached = false;
         self.records += 1;
-        let others = number - rejected.len() as i32;
+        let others = items - rejected.len() as i32 + resent.as_ref().map_or(0, |resent| resent.others);
         for (number, mut rejection) in rejected {
             if rejection.format == Format::Auto {
                 rejection.format = self.decoder.format_of(message.payload().unwrap_or_default());
             }
-            self.dead_letter(message, number, &rejection, others)?;
+            let times = resent.as_ref().map_or(0, |resent| resent.times);
+            self.dead_letter(message, Refused { position, number, why: &rejection, others, times })?;
             self.rejected.push(rejection.reason.as_str());
         }
         Ok(())
     }
 
     /// Writes the record, byte for byte, with headers that say why and where it stood.
-    fn dead_letter(&self, message: &BorrowedMessage<'_>, number: i32, why: &Rejection, others: i32) -> Result<(), Trouble> {
-        let timestamp = message.timestamp().to_millis().unwrap_or(-1);
-        let mut headers = OwnedHeaders::new_with_capacity(10);
-        for (key, value) in [
-            ("bounceflow.source.topic", message.topic().to_owned()),
-            ("bounceflow.source.partition", message.partition().to_string()),
-            ("bounceflow.source.offset", message.offset().to_string()),
-            ("bounceflow.source.item", number.to_string()),
-            ("bounceflow.source.timestamp", timestamp.to_string()),
-            ("bounceflow.reason", why.reason.as_str().to_owned()),
-            ("bounceflow.detail", why.detail.clone()),
-            ("bounceflow.format", why.format.as_str().to_owned()),
-            ("bounceflow.others_counted", others.to_string()),
-            ("bounceflow.by", "classify".to_owned()),
-        ] {
-            headers = headers.insert(Header { key, value: Some(&value) });
-        }
-        let mut record = BaseRecord::to(&self.task.config.topics.dead_letter).headers(headers);
-        record.key = message.key();
+    fn dead_letter(&self, message: &BorrowedMessage<'_>, refused: Refused<'_>) -> Result<(), Trouble> {
+        let Refused { position, number, why, others, times } = refused;
+        let letter = Refusal {
+            topic: position.topic,
+            partition: position.partition,
+            offset: position.offset,
+            timestamp: position.timestamp.unwrap_or(-1),
+            key: message.key(),
+            item: number,
+            reason: why.reason.as_str(),
+            detail: &why.detail,
+            format: why.format.as_str(),
+            others,
+            by: "classify",
+            resent: times,
+        };
+        let (key, headers) = (letter.identity(), letter.headers(&own_headers(message)));
+        let mut record = BaseRecord::to(&self.task.config.topics.dead_letter).key(key.as_bytes()).headers(headers);
         record.payload = message.payload();
         Ok(self.producer.send(record)?)
     }
@@ -480,6 +522,11 @@ impl Partition {
     fn settle(&mut self, now: Instant) {
         *self = Self { end_reached: self.end_reached, listed: Some(now), ..Self::at(self.next) };
     }
+}
+
+fn no_such_item(number: i32) -> Rejection {
+    let detail = format!("it was sent again for its item {number}, which it does not have");
+    Rejection { reason: RejectReason::InvalidField, detail, format: Format::Auto }
 }
 
 /// How far each partition of the topic was ever counted, from the `sources` of what is left of the topic of rates.

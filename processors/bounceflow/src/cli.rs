@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 use crate::config::{Config, Mistakes};
 use crate::run::{self, Role};
 use crate::starting::From;
-use crate::{explain, rules, simulate, top, topics};
+use crate::{dead_letter, erase, explain, rules, simulate, top, topics};
 
 /// Streaming processor for e-mail delivery events on Kafka: exact failure rates and classified failures in ClickHouse.
 #[derive(Parser)]
@@ -83,6 +83,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    DeadLetter(dead_letter::Args),
+    Erase(erase::Args),
     /// Print the built-in alert rules, to begin a rule file of your own with
     #[command(
         after_help = "Name the file in watch.rules; check-config checks it.\n\nExample: bounceflow alert-rules > rules.toml"
@@ -145,6 +147,8 @@ fn act(command: Command) -> anyhow::Result<ExitCode> {
             }
             return Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(1) });
         }
+        Command::DeadLetter(args) => return dead_letter::run(args),
+        Command::Erase(args) => return erase::run(args),
         Command::Top(args) => top::run(args)?,
         Command::AlertRules => write!(out, "{}", bounceflow_window::DEFAULT_RULES)?,
         Command::Simulate(args) => {

@@ -164,13 +164,15 @@ pub struct RawRecipient {
     pub key_id: String,
     /// File with the key, at least 16 bytes.
     pub key_file: Option<PathBuf>,
+    /// Keys of before, by their names, so that `erase` finds what was written with them; an empty path: written without a key.
+    pub old_key_files: BTreeMap<String, PathBuf>,
     /// Keep the plain address in `failures` as well.
     pub keep_plain: bool,
 }
 
 impl Default for RawRecipient {
     fn default() -> Self {
-        Self { key_id: "1".into(), key_file: None, keep_plain: false }
+        Self { key_id: "1".into(), key_file: None, old_key_files: BTreeMap::new(), keep_plain: false }
     }
 }
 
@@ -340,6 +342,7 @@ pub struct Classify {
 pub struct Recipient {
     pub key_id: String,
     pub key: Vec<u8>,
+    pub old_keys: BTreeMap<String, Vec<u8>>,
     pub keep_plain: bool,
 }
 
@@ -480,19 +483,16 @@ impl Config {
                 String::new()
             }
         };
-        let key = match raw.recipient.key_file.as_deref().map(std::fs::read) {
-            // Without a key the hash is one anybody can compute: it hides addresses from the eye, not from a guess.
-            None => b"bounceflow-unkeyed".to_vec(),
-            Some(Ok(key)) if key.len() >= 16 => key,
-            Some(Ok(key)) => {
-                mistakes.add("recipient.key_file", format_args!("holds {} bytes, needs at least 16", key.len()));
-                key
+        let key = recipient_key(raw.recipient.key_file.as_deref(), "recipient.key_file", mistakes);
+        let old_keys = raw.recipient.old_key_files.iter().map(|(id, file)| {
+            let path = format!("recipient.old_key_files.{id:?}");
+            if *id == raw.recipient.key_id {
+                mistakes.add(&path, "has the name of the key in use; a new key needs a name of its own");
             }
-            Some(Err(e)) => {
-                mistakes.add("recipient.key_file", e);
-                Vec::new()
-            }
-        };
+            let file = Some(file.as_path()).filter(|file| !file.as_os_str().is_empty());
+            (id.clone(), recipient_key(file, &path, mistakes))
+        });
+        let old_keys = old_keys.collect();
         let mut urls = match raw.clickhouse.url {
             Addresses::One(url) => vec![url],
             Addresses::Several(urls) => urls,
@@ -550,7 +550,7 @@ impl Config {
             },
             isps: isps.ok()?,
             identities: identities.ok()?,
-            recipient: Recipient { key_id: raw.recipient.key_id, key, keep_plain: raw.recipient.keep_plain },
+            recipient: Recipient { key_id: raw.recipient.key_id, key, old_keys, keep_plain: raw.recipient.keep_plain },
             clickhouse,
             deployment: raw.deployment,
             sink: Sink {
@@ -562,6 +562,23 @@ impl Config {
             watch: watch?,
             listen: listen.ok()?,
         })
+    }
+}
+
+fn recipient_key(file: Option<&Path>, path: &str, mistakes: &mut Mistakes) -> Vec<u8> {
+    match file.map(std::fs::read) {
+        // Without a key the hash is one anybody can compute: it hides addresses from the eye, not from a guess.
+        None => b"bounceflow-unkeyed".to_vec(),
+        Some(Ok(key)) => {
+            if key.len() < 16 {
+                mistakes.add(path, format_args!("holds {} bytes, needs at least 16", key.len()));
+            }
+            key
+        }
+        Some(Err(e)) => {
+            mistakes.add(path, e);
+            Vec::new()
+        }
     }
 }
 

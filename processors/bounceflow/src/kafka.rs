@@ -5,6 +5,7 @@
 //! learns of a rebalance as an [`Event`] and acts outside of the callback.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -29,6 +30,9 @@ const TRANSACTION_TIMEOUT_MS: &str = "10000";
 
 /// The largest record bounceflow writes, so that whatever it could read it can dead-letter. Bytes.
 const MAX_RECORD_BYTES: &str = "67108864";
+
+/// A group that is only named because the client wants one: nothing is committed, nobody joins.
+const READER: &str = "bounceflow.reader";
 
 /// Reading speed hangs on these: librdkafka's own backoff of 1000 ms stalls a fast reader for a second at a time.
 const CONSUMER_DEFAULTS: &[(&str, &str)] = &[
@@ -255,8 +259,7 @@ impl Reader {
 
     /// At `offset` of every partition, or at its beginning where that is later.
     pub fn open_at(properties: &BTreeMap<String, String>, topic: &str, offset: i64) -> Result<Self, KafkaError> {
-        // The group is only named because the client wants one: nothing is committed, nobody joins.
-        let config = consumer_config(properties, "bounceflow.reader");
+        let config = consumer_config(properties, READER);
         let consumer = Consumer { inner: BaseConsumer::from_config_and_context(&config, Context::default())? };
         let metadata = consumer.inner.fetch_metadata(Some(topic), CALL_TIMEOUT)?;
         let partitions = metadata.topics().first().map_or(0, |t| t.partitions().len()) as i32;
@@ -273,13 +276,27 @@ impl Reader {
     }
 
     /// Hands every record to `each`, until the ends that read_committed sees. An error where nothing comes for `patience`.
-    pub fn to_end(mut self, patience: Duration, mut each: impl FnMut(&BorrowedMessage<'_>)) -> anyhow::Result<()> {
+    pub fn to_end(self, patience: Duration, mut each: impl FnMut(&BorrowedMessage<'_>)) -> anyhow::Result<()> {
+        self.until(patience, |record| {
+            each(record);
+            Ok(ControlFlow::Continue(()))
+        })
+    }
+
+    /// The same, until `each` has enough.
+    pub fn until(
+        mut self,
+        patience: Duration,
+        mut each: impl FnMut(&BorrowedMessage<'_>) -> anyhow::Result<ControlFlow<()>>,
+    ) -> anyhow::Result<()> {
         let mut idle_since: Option<Instant> = None;
         while !self.open.is_empty() {
             match self.consumer.poll(Duration::from_millis(100)) {
                 Event::Record(record) => {
                     idle_since = None;
-                    each(&record);
+                    if each(&record)?.is_break() {
+                        return Ok(());
+                    }
                 }
                 Event::End(partition) => self.open.retain(|p| *p != partition),
                 Event::OffsetGone => anyhow::bail!("{}: records were deleted while it was read", self.topic),
@@ -292,6 +309,42 @@ impl Reader {
         }
         Ok(())
     }
+}
+
+/// How many partitions a topic has. An error where there is none.
+pub fn partitions_in(properties: &BTreeMap<String, String>, topic: &str) -> anyhow::Result<i32> {
+    let consumer: BaseConsumer<Context> =
+        BaseConsumer::from_config_and_context(&consumer_config(properties, READER), Context::quiet())?;
+    let metadata = consumer.fetch_metadata(Some(topic), CALL_TIMEOUT).map_err(|e| {
+        anyhow::anyhow!("Kafka does not answer at {}: {e}", properties.get("bootstrap.servers").map_or("", String::as_str))
+    })?;
+    let partitions = metadata.topics().first().map_or(0, |t| t.partitions().len());
+    anyhow::ensure!(partitions > 0, "topic {topic} is missing; `bounceflow create-topics` makes bounceflow's own");
+    Ok(partitions as i32)
+}
+
+/// The end of each partition, behind what open transactions have written so far.
+pub fn ends(properties: &BTreeMap<String, String>, topic: &str) -> anyhow::Result<Vec<i64>> {
+    watermarks(properties, topic, "read_uncommitted")
+}
+
+/// Waits until every transaction that is in the topic by now is committed or aborted: what a reader sees then is all of it.
+pub fn wait_until_stable(properties: &BTreeMap<String, String>, topic: &str) -> anyhow::Result<()> {
+    let ends = ends(properties, topic)?;
+    let patience = Instant::now() + 6 * CALL_TIMEOUT;
+    while watermarks(properties, topic, "read_committed")?.iter().zip(&ends).any(|(stable, end)| stable < end) {
+        anyhow::ensure!(Instant::now() < patience, "{topic}: a transaction stays open; run this again later");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+fn watermarks(properties: &BTreeMap<String, String>, topic: &str, isolation: &str) -> anyhow::Result<Vec<i64>> {
+    let mut config = consumer_config(properties, READER);
+    config.set("isolation.level", isolation);
+    let consumer: BaseConsumer<Context> = BaseConsumer::from_config_and_context(&config, Context::quiet())?;
+    let partitions = partitions_in(properties, topic)?;
+    (0..partitions).map(|partition| Ok(consumer.fetch_watermarks(topic, partition, CALL_TIMEOUT)?.1)).collect()
 }
 
 /// How a transaction failed.

@@ -17,6 +17,8 @@ pub mod watch;
 pub mod evidence;
 pub mod board;
 pub mod alertmanager;
+pub mod dead_letter;
+pub mod erase;
 pub mod starting;
 pub mod kafka;
 pub mod trouble;

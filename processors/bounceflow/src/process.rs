@@ -130,13 +130,12 @@ struct Texts {
 
 impl Scratch {
     /// For one thread.
-    #[allow(clippy::expect_used, reason = "HMAC takes a key of any length: RFC 2104")]
     pub fn new(tables: &Tables) -> Self {
         let rules = tables.rules.get();
         Self {
             classifier: Classifier::new(Arc::clone(&rules)),
             rules,
-            key: Hmac::new_from_slice(&tables.recipient.key).expect("HMAC takes any key"),
+            key: keyed(&tables.recipient.key),
             lower: Vec::new(),
             diagnostic: String::new(),
             texts: Texts::default(),
@@ -302,6 +301,17 @@ fn failure<'a>(
     redact(&event.diagnostic, diagnostic);
     failure.diagnostic = diagnostic;
     failure
+}
+
+/// The hash that stands for an address under each key of the configuration, the one in use first, with the key's name.
+pub fn recipient_hashes(recipient: &config::Recipient, address: &str) -> Vec<(String, RecipientHash)> {
+    let keys = std::iter::once((&recipient.key_id, &recipient.key)).chain(&recipient.old_keys);
+    keys.map(|(id, key)| (id.clone(), hash(&keyed(key), &mut Vec::new(), address))).collect()
+}
+
+#[allow(clippy::expect_used, reason = "HMAC takes a key of any length: RFC 2104")]
+fn keyed(key: &[u8]) -> Hmac<Sha256> {
+    Hmac::new_from_slice(key).expect("HMAC takes any key")
 }
 
 /// First 16 bytes of HMAC-SHA-256 over the lower-cased address.

@@ -18,6 +18,7 @@ use serde::Serialize;
 
 pub use current::Current;
 use files::is_builtin;
+pub(crate) use unmatched::since;
 
 /// Check, test and list the rules of classification, and say which are missing
 #[derive(clap::Args)]

@@ -15,12 +15,13 @@ use bounceflow_warehouse::{
 };
 use rdkafka::Message;
 use rdkafka::consumer::ConsumerGroupMetadata;
-use rdkafka::message::{BorrowedMessage, Header, Headers, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, Headers};
 use rdkafka::producer::BaseRecord;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
+use crate::dead_letter::{OwnHeaders, REFUSED_BY_CLICKHOUSE, Refusal, Resent, own_headers};
 use crate::health::Loop;
 use crate::intent::{Intent, columns_hash};
 use crate::kafka::{self, Consumer, Event, Producer, TransactionError};
@@ -204,6 +205,9 @@ struct Refused {
     payload: Option<Vec<u8>>,
     offset: i64,
     timestamp: i64,
+    headers: OwnHeaders,
+    /// How often the record had been sent again.
+    resent: u32,
     reason: &'static str,
     detail: String,
 }
@@ -317,6 +321,8 @@ impl<'t> Worker<'t> {
             payload: message.payload().map(<[u8]>::to_vec),
             offset,
             timestamp,
+            headers: own_headers(message),
+            resent: Resent::of(message).map_or(0, |resent| resent.times),
             reason,
             detail,
         };
@@ -331,7 +337,7 @@ impl<'t> Worker<'t> {
             Err(e) => batch.refused.push(refused("malformed_avro", e.to_string())),
         }
         if partition.limit == 1 {
-            batch.suspect = Some(refused("refused_by_clickhouse", String::new()));
+            batch.suspect = Some(refused(REFUSED_BY_CLICKHOUSE, String::new()));
         }
         batch.records += 1;
         batch.range = Some(match batch.range {
@@ -542,30 +548,30 @@ impl<'t> Worker<'t> {
         let Some(group) = &self.group else { return Err(Trouble::StartAgain("no membership".into())) };
         self.producer.begin()?;
         for (i, refused) in dead {
-            self.producer.send(self.dead_letter(&self.partitions[*i], refused))?;
+            self.dead_letter(&self.partitions[*i], refused)?;
         }
         Ok(self.producer.commit(offsets, group)?)
     }
 
-    fn dead_letter<'a>(&'a self, partition: &Partition, refused: &'a Refused) -> BaseRecord<'a, [u8], [u8]> {
-        let mut headers = OwnedHeaders::new_with_capacity(9);
-        for (key, value) in [
-            ("bounceflow.source.topic", partition.topic.clone()),
-            ("bounceflow.source.partition", partition.number.to_string()),
-            ("bounceflow.source.offset", refused.offset.to_string()),
-            ("bounceflow.source.item", "0".to_owned()),
-            ("bounceflow.source.timestamp", refused.timestamp.to_string()),
-            ("bounceflow.reason", refused.reason.to_owned()),
-            ("bounceflow.detail", refused.detail.clone()),
-            ("bounceflow.others_counted", "0".to_owned()),
-            ("bounceflow.by", "sink".to_owned()),
-        ] {
-            headers = headers.insert(Header { key, value: Some(&value) });
-        }
-        let mut record = BaseRecord::to(&self.task.config.topics.dead_letter).headers(headers);
-        record.key = refused.key.as_deref();
+    fn dead_letter(&self, partition: &Partition, refused: &Refused) -> Result<(), Trouble> {
+        let letter = Refusal {
+            topic: &partition.topic,
+            partition: partition.number,
+            offset: refused.offset,
+            timestamp: refused.timestamp,
+            key: refused.key.as_deref(),
+            item: 0,
+            reason: refused.reason,
+            detail: &refused.detail,
+            format: "",
+            others: 0,
+            by: "sink",
+            resent: refused.resent,
+        };
+        let (key, headers) = (letter.identity(), letter.headers(&refused.headers));
+        let mut record = BaseRecord::to(&self.task.config.topics.dead_letter).key(key.as_bytes()).headers(headers);
         record.payload = refused.payload.as_deref();
-        record
+        Ok(self.producer.send(record)?)
     }
 
     /// What becomes of a batch that was not written.

@@ -1,7 +1,9 @@
 //! `bounceflow create-topics`: bounceflow's own topics, with the settings the design needs. Existing topics are left as they are.
 
+use std::collections::BTreeMap;
+
 use anyhow::Context as _;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::error::RDKafkaErrorCode;
@@ -36,7 +38,18 @@ pub fn create(config: &Config, args: &Args) -> anyhow::Result<Vec<String>> {
         (&topics.rates, 1, vec![("retention.ms", days(8)), ("message.timestamp.type", "LogAppendTime".to_owned())]),
         // Every transition, never compacted: a watch that starts reads from it what is firing.
         (&topics.alerts, 1, vec![("retention.ms", days(90)), ("cleanup.policy", "delete".to_owned())]),
-        (&topics.dead_letter, 1, vec![("retention.ms", days(30)), largest()]),
+        // Compacted as well, so that the tombstone of an erased letter removes it: within a day of the next letter behind it.
+        (
+            &topics.dead_letter,
+            1,
+            vec![
+                ("retention.ms", days(30)),
+                ("cleanup.policy", "compact,delete".to_owned()),
+                ("segment.ms", days(1)),
+                ("max.compaction.lag.ms", days(1)),
+                largest(),
+            ],
+        ),
         (&topics.schemas, 1, vec![("cleanup.policy", "compact".to_owned())]),
     ];
     if let Some(partitions) = args.inputs {
@@ -50,10 +63,7 @@ pub fn create(config: &Config, args: &Args) -> anyhow::Result<Vec<String>> {
             settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value))
         })
         .collect();
-    let mut client = ClientConfig::new();
-    client.extend(config.kafka.clone());
-    let admin: AdminClient<DefaultClientContext> = client.create()?;
-    let options = AdminOptions::new().operation_timeout(Some(CALL_TIMEOUT)).request_timeout(Some(CALL_TIMEOUT));
+    let (admin, options) = admin(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let results = runtime.block_on(admin.create_topics(&new, &options)).context("Kafka does not answer")?;
     results
@@ -64,4 +74,24 @@ pub fn create(config: &Config, args: &Args) -> anyhow::Result<Vec<String>> {
             Err((name, e)) => anyhow::bail!("topic {name}: {e}"),
         })
         .collect()
+}
+
+/// What a topic's settings say, by their names. A topic that is not there has none.
+pub(crate) fn settings(config: &Config, topic: &str) -> anyhow::Result<BTreeMap<String, String>> {
+    let (admin, options) = admin(config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let asked = [ResourceSpecifier::Topic(topic)];
+    let answered = runtime.block_on(admin.describe_configs(&asked, &options)).context("Kafka does not answer")?;
+    match answered.into_iter().next() {
+        Some(Ok(resource)) => Ok(resource.entries.into_iter().filter_map(|e| Some((e.name, e.value?))).collect()),
+        Some(Err(RDKafkaErrorCode::UnknownTopicOrPartition)) | None => Ok(BTreeMap::new()),
+        Some(Err(e)) => anyhow::bail!("topic {topic}: the broker does not tell its settings: {e}"),
+    }
+}
+
+fn admin(config: &Config) -> anyhow::Result<(AdminClient<DefaultClientContext>, AdminOptions)> {
+    let mut client = ClientConfig::new();
+    client.extend(config.kafka.clone());
+    let options = AdminOptions::new().operation_timeout(Some(CALL_TIMEOUT)).request_timeout(Some(CALL_TIMEOUT));
+    Ok((client.create()?, options))
 }

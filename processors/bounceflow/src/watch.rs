@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::board::Board;
 use crate::config::Config;
+use crate::dead_letter::Resent;
 use crate::evidence;
 use crate::health::Loop;
 use crate::kafka;
@@ -225,9 +226,17 @@ impl<'t> Life<'t> {
             }
             decoded => decoded,
         };
+        let resent = Resent::of(message);
         let mut changes = Vec::new();
         match batch {
-            Ok(batch) => {
+            // It was folded when it came first.
+            Ok(_) if resent.as_ref().is_some_and(|resent| resent.was_read) => {}
+            Ok(mut batch) => {
+                if resent.is_some() {
+                    // Its counts are news, but what it says of its sources is not: they have gone on since.
+                    batch.sources.clear();
+                    (batch.part, batch.parts) = (0, 1);
+                }
                 self.task.board.fold(&batch, self.log_time, &mut changes);
                 self.metrics.batches.increment(1);
             }
@@ -319,7 +328,8 @@ fn recorded(task: &Task, schemas: &Schemas, replica: Option<&str>) -> anyhow::Re
     let mut transitions = Vec::new();
     Reader::open(&task.config.kafka, &task.config.topics.alerts)?.to_end(PATIENCE, |record| {
         let by = record.headers().and_then(|headers| headers.iter().find(|h| h.key == REPLICA)?.value);
-        if replica.is_some_and(|own| by != Some(own.as_bytes())) {
+        // One sent again comes after those that followed it; this replica wrote it and could read it where it stood.
+        if replica.is_some_and(|own| by != Some(own.as_bytes())) || Resent::of(record).is_some() {
             return;
         }
         match record.payload().map(|payload| schemas.decode::<Alert>(payload)) {

@@ -90,6 +90,15 @@ impl Warehouse {
         let items: Items = items.await?;
         let failures_counted = auditor.one("SELECT sum(hard + soft + deferred + late_bounces + complaints) FROM batches").await?;
         let failures_stored = auditor.one("SELECT count() FROM failures").await?;
+        // Noted before they go: those that are still there are stored, not erased.
+        let failures_erased = auditor
+            .one(
+                "SELECT uniqExact(kafka_topic, kafka_partition, kafka_offset) FROM erased_rows
+                WHERE (kafka_topic, kafka_partition, kafka_offset) NOT IN
+                    (SELECT kafka_topic, kafka_partition, kafka_offset FROM failures WHERE (kafka_topic, kafka_partition, kafka_offset)
+                        IN (SELECT kafka_topic, kafka_partition, kafka_offset FROM erased_rows))",
+            )
+            .await?;
         let counts = auditor.counts().await?;
         let mut duplicates = Vec::new();
         for (table, key) in [
@@ -110,6 +119,7 @@ impl Warehouse {
             counts,
             failures_counted,
             failures_stored,
+            failures_erased,
             duplicates,
             torn_transactions,
             unfinished_transactions,

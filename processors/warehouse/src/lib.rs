@@ -1,5 +1,5 @@
 //! Everything bounceflow knows about ClickHouse: migrations, encoding rows, one insert of one block, what an answer means, replicas,
-//! counting a range, checking that repeats are dropped, the audit, and the list of what no rule knew.
+//! counting a range, checking that repeats are dropped, the audit, erasure, and the list of what no rule knew.
 //!
 //! It never decides about offsets, retries or intents: that is the sink's loop. Encoding and [`judge`] are pure.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
@@ -16,11 +16,13 @@ pub mod pipelines;
 pub mod audit;
 pub mod report;
 pub mod unmatched;
+pub mod erase;
 pub mod error;
 
 pub use answer::{Answer, Verdict, advice, is_of_the_server, judge};
 pub use block::{Block, BlockBuilder, ENCODER_VERSION, LogPosition, MAX_BLOCK_BYTES, MAX_BLOCK_ROWS, Table, columns};
 pub use client::{Held, Settings, TokenRange, Warehouse};
+pub use erase::{Erasure, Person};
 pub use error::{UnprotectedTable, WarehouseError};
 pub use migrations::Applied;
 pub use replicas::Replicas;

@@ -32,6 +32,7 @@ pub(crate) const MIGRATIONS: &[Migration] = migrations! {
     4 "views" "0004_views.sql"
     5 "alerts" "0005_alerts.sql"
     6 "pipelines" "0006_pipelines.sql"
+    7 "erasure" "0007_erasure.sql"
 };
 
 /// A migration that was applied just now.

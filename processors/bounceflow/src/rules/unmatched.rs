@@ -67,7 +67,8 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<ExitCode> 
     Ok(ExitCode::SUCCESS)
 }
 
-fn since(text: &str) -> Result<i64, String> {
+/// A time as people write it: RFC 3339, or how long ago.
+pub(crate) fn since(text: &str) -> Result<i64, String> {
     if let Ok(time) = text.parse::<jiff::Timestamp>() {
         return Ok(time.as_millisecond());
     }
