@@ -258,6 +258,7 @@ impl<'t> Worker<'t> {
             self.begin()?;
         }
         let Some(Some(partition)) = self.partitions.get_mut(message.partition() as usize) else { return Ok(()) };
+        failpoint!("classify.record");
         let resent = Resent::of(message);
         let position = Position {
             topic: &self.task.input.topic,
