@@ -137,7 +137,7 @@ fn a_bad_record_costs_only_itself_and_no_address_leaves_classify() -> Result<()>
     let dead = pipeline.kafka.read_all(&pipeline.topic("dead-letter"))?;
     let mut letters: BTreeMap<&str, &Incoming> = BTreeMap::new();
     for letter in &dead {
-        let name = std::str::from_utf8(letter.key.as_deref().unwrap_or_default())?;
+        let name = letter.headers.get("bounceflow.source.key").context("a letter without its record's key")?;
         ensure!(letters.insert(name, letter).is_none(), "{name} is in the dead letter twice");
     }
     let (mut counted, mut reasons, mut ignored) = (0, BTreeMap::<&str, u64>::new(), BTreeMap::<&str, u64>::new());
@@ -159,6 +159,7 @@ fn a_bad_record_costs_only_itself_and_no_address_leaves_classify() -> Result<()>
                     ("bounceflow.source.offset", offset.to_string()),
                     ("bounceflow.source.item", item.to_string()),
                     ("bounceflow.source.timestamp", sent.timestamp.to_string()),
+                    ("bounceflow.source.key", case.name.into()),
                     ("bounceflow.reason", reason.into()),
                     ("bounceflow.format", format.into()),
                     ("bounceflow.others_counted", others.to_string()),
