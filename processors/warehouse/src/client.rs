@@ -219,7 +219,12 @@ impl Warehouse {
 
     /// Sends one block in one request. The block stays with the caller: whatever the answer, it can be sent again.
     pub async fn insert(&self, block: &Block, token: &str) -> Answer {
-        let sql = insert_statement(&self.settings.database, block.table());
+        self.insert_into(block.table().name(), block, token).await
+    }
+
+    /// The same into another table made like the block's.
+    pub(crate) async fn insert_into(&self, name: &str, block: &Block, token: &str) -> Answer {
+        let sql = insert_statement(&self.settings.database, name, block.table());
         let timeout = Some(self.settings.insert_timeout);
         let mut insert = self.client.insert_formatted_with(sql).with_timeouts(timeout, timeout);
         for (name, value) in ONE_BLOCK {
@@ -300,7 +305,7 @@ impl Warehouse {
         self.timed("read system.replicas", query.fetch_optional::<ReplicaRow>()).await
     }
 
-    /// The last offset of a topic partition that `table` holds rows of; none: it holds no row of it.
+    /// The last offset of a topic partition that `table` holds rows of, or held until a replay replaced them; none: it never held one.
     /// An error where this replica has not fetched yet what others took.
     pub async fn last_offset(&self, table: Table, topic: &str, partition: i32) -> Result<Option<i64>, WarehouseError> {
         if let Some(why) = self.replica(table).await?.and_then(|replica| replica.awaits(true)) {
@@ -308,7 +313,16 @@ impl Warehouse {
         }
         let query = self
             .client
-            .query(&format!("SELECT maxOrNull(kafka_offset) FROM {table} WHERE kafka_topic = ? AND kafka_partition = ?"))
+            .query(&format!(
+                "SELECT maxOrNull(last) FROM (
+                    SELECT max(kafka_offset) AS last FROM {table} WHERE kafka_topic = ? AND kafka_partition = ? HAVING count() > 0
+                    UNION ALL SELECT last_offset AS last FROM replays
+                        ARRAY JOIN replaced.table AS name, replaced.topic AS topic, replaced.partition AS partition,
+                            replaced.last_offset AS last_offset
+                        WHERE name = '{table}' AND topic = ? AND partition = ?)"
+            ))
+            .bind(topic)
+            .bind(partition)
             .bind(topic)
             .bind(partition);
         self.timed("find the last offset", query.fetch_one::<Option<i64>>()).await
@@ -366,9 +380,9 @@ fn max_partitions(table: Table) -> &'static str {
     }
 }
 
-fn insert_statement(database: &str, table: Table) -> String {
+fn insert_statement(database: &str, name: &str, table: Table) -> String {
     let columns: Vec<_> = columns(table).iter().map(|c| format!("`{c}`")).collect();
-    format!("INSERT INTO `{database}`.`{table}` ({}) FORMAT RowBinary", columns.join(", "))
+    format!("INSERT INTO `{database}`.`{name}` ({}) FORMAT RowBinary", columns.join(", "))
 }
 
 #[cfg(test)]

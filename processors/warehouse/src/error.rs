@@ -119,6 +119,9 @@ pub enum WarehouseError {
         /// What.
         error: Box<WarehouseError>,
     },
+    /// A replay that cannot go on as asked: why, and what to do.
+    #[error("{0}")]
+    Replay(String),
     /// Tables on which the repeat of an insert would be stored twice.
     #[error("repeated inserts would be stored twice:\n{}", list(.0))]
     Unprotected(Vec<UnprotectedTable>),

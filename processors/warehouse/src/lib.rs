@@ -1,5 +1,5 @@
 //! Everything bounceflow knows about ClickHouse: migrations, encoding rows, one insert of one block, what an answer means, replicas,
-//! counting a range, checking that repeats are dropped, the audit, erasure, and the list of what no rule knew.
+//! counting a range, checking that repeats are dropped, the audit, erasure, the tables of a replay, and the list of what no rule knew.
 //!
 //! It never decides about offsets, retries or intents: that is the sink's loop. Encoding and [`judge`] are pure.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
@@ -17,6 +17,7 @@ pub mod audit;
 pub mod report;
 pub mod unmatched;
 pub mod erase;
+pub mod replay;
 pub mod error;
 
 pub use answer::{Answer, Verdict, advice, is_of_the_server, judge};
@@ -25,6 +26,7 @@ pub use client::{Held, Settings, TokenRange, Warehouse};
 pub use erase::{Erasure, Person};
 pub use error::{UnprotectedTable, WarehouseError};
 pub use migrations::Applied;
+pub use replay::{Comparison, Replaced, Replay, State};
 pub use replicas::Replicas;
 pub use replication::Replication;
 pub use report::{AuditOptions, AuditReport};

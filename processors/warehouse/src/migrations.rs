@@ -33,6 +33,7 @@ pub(crate) const MIGRATIONS: &[Migration] = migrations! {
     5 "alerts" "0005_alerts.sql"
     6 "pipelines" "0006_pipelines.sql"
     7 "erasure" "0007_erasure.sql"
+    8 "replays" "0008_replays.sql"
 };
 
 /// A migration that was applied just now.

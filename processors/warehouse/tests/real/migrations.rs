@@ -26,11 +26,14 @@ async fn migrating_creates_everything_once() {
         "batches",
         "delivery_rates",
         "delivery_rates_mv",
+        "erased_recipients",
+        "erased_rows",
         "failure_breakdown",
         "failures",
         "identity_profiles",
         "isp_profiles",
         "pipelines",
+        "replays",
         "schema_migrations",
     ];
     assert_eq!(tables.lines().collect::<Vec<_>>(), expected);
