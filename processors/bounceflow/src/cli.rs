@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 use crate::config::{Config, Mistakes};
 use crate::run::{self, Role};
 use crate::starting::From;
-use crate::{dead_letter, erase, explain, rules, simulate, top, topics};
+use crate::{dead_letter, erase, explain, replay, rules, simulate, top, topics};
 
 /// Streaming processor for e-mail delivery events on Kafka: exact failure rates and classified failures in ClickHouse.
 #[derive(Parser)]
@@ -90,6 +90,7 @@ enum Command {
         after_help = "Name the file in watch.rules; check-config checks it.\n\nExample: bounceflow alert-rules > rules.toml"
     )]
     AlertRules,
+    Replay(replay::Args),
     Simulate(simulate::Args),
     Top(top::Args),
 }
@@ -149,6 +150,7 @@ fn act(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::DeadLetter(args) => return dead_letter::run(args),
         Command::Erase(args) => return erase::run(args),
+        Command::Replay(args) => return replay::run(args),
         Command::Top(args) => top::run(args)?,
         Command::AlertRules => write!(out, "{}", bounceflow_window::DEFAULT_RULES)?,
         Command::Simulate(args) => {

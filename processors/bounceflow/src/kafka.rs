@@ -206,6 +206,17 @@ impl Consumer {
         Ok(self.inner.fetch_watermarks(topic, partition, CALL_TIMEOUT)?.1)
     }
 
+    /// What a partition's log holds: its first offset, and its end.
+    pub fn bounds(&self, topic: &str, partition: i32) -> Result<(i64, i64), KafkaError> {
+        self.inner.fetch_watermarks(topic, partition, CALL_TIMEOUT)
+    }
+
+    /// How many partitions a topic has; 0: there is no such topic.
+    pub fn partitions(&self, topic: &str) -> Result<i32, KafkaError> {
+        let metadata = self.inner.fetch_metadata(Some(topic), CALL_TIMEOUT)?;
+        Ok(metadata.topics().first().map_or(0, |t| t.partitions().len()) as i32)
+    }
+
     /// Starts (again) at these offsets, and at nothing else.
     pub fn start(&self, positions: &[(String, i32, i64)]) -> Result<(), KafkaError> {
         let mut list = TopicPartitionList::new();

@@ -26,6 +26,7 @@ pub mod schemas;
 pub mod rules;
 pub mod explain;
 pub mod topics;
+pub mod replay;
 pub mod simulate;
 pub mod top;
 pub mod http;
