@@ -233,6 +233,14 @@ impl Pipeline {
         self.spawn("simulate", command)
     }
 
+    /// Starts a command on the configuration, to be killed or waited for.
+    pub fn start(&self, args: &[&str]) -> Result<Process> {
+        let (first, rest) = args.split_first().context("no command")?;
+        let mut command = self.bounceflow()?;
+        command.arg(first).arg("--config").arg(&self.config).args(rest);
+        self.spawn(first, command)
+    }
+
     /// Runs a command on the configuration to its end.
     pub fn command(&self, args: &[&str]) -> Result<Output> {
         self.command_on(self.config.to_str().context("a path that is no text")?, args)
