@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bounceflow_classify::PATTERN_VERSION;
 use bounceflow_event::avro::Encoder;
-use bounceflow_event::{Decoder, Format, Item, RejectReason, Rejection, Source};
+use bounceflow_event::{Decoder, Rejection, Source};
 use rdkafka::Message;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::message::BorrowedMessage;
@@ -18,11 +18,12 @@ use rdkafka::producer::BaseRecord;
 
 use crate::config::{self, Config, RawInput};
 use crate::counts::{Counts, Header as BatchHeader, Limits};
-use crate::dead_letter::{Refusal, Resent, own_headers};
+use crate::dead_letter::{Refusal, own_headers};
 use crate::health::Loop;
 use crate::kafka::{self, Consumer, Event, Producer, Reader, TransactionError};
 use crate::metrics;
-use crate::process::{Outcome, Position, Scratch, Tables, process};
+use crate::process::{Outcome, Scratch, Tables};
+use crate::record::{self, Settled};
 use crate::schemas;
 use crate::starting::{self, Start};
 use crate::stop::Stop;
@@ -103,17 +104,6 @@ struct Worker<'t> {
     panicked: Vec<(i32, i64)>,
 }
 
-/// An item for the dead letter.
-struct Refused<'a> {
-    position: Position<'a>,
-    number: i32,
-    why: &'a Rejection,
-    /// Items of the record that are counted.
-    others: i32,
-    /// How often the record had been sent again.
-    times: u32,
-}
-
 /// What this transaction covers of one partition.
 struct Partition {
     first: i64,
@@ -180,7 +170,7 @@ impl<'t> Worker<'t> {
     /// Whether it was a record, so that another may follow at once.
     fn act(&mut self, event: Event<'_>, consumer: &Consumer) -> Result<bool, Trouble> {
         match event {
-            Event::Record(message) => return self.isolated(&message).map(|()| true),
+            Event::Record(message) => return self.record(&message).map(|()| true),
             Event::End(partition) => {
                 if let Some(Some(partition)) = self.partitions.get_mut(partition as usize) {
                     partition.end_reached = true;
@@ -208,132 +198,84 @@ impl<'t> Worker<'t> {
         Ok(false)
     }
 
-    /// A mistake of ours costs the record it shows on, not the process: the transaction is dropped, and when the record comes again it
-    /// goes to the dead letter unread.
-    fn isolated(&mut self, message: &BorrowedMessage<'_>) -> Result<(), Trouble> {
-        let place = (message.partition(), message.offset());
-        if self.panicked.contains(&place) {
-            return self.set_aside(message);
-        }
-        catch_unwind(AssertUnwindSafe(|| self.record(message))).unwrap_or_else(|_| {
-            self.panicked.push(place);
-            // Whatever the panic left half done.
-            self.scratch = Scratch::new(&self.task.tables);
-            Err(Trouble::StartAgain(format!("panicked over the record at {}/{}", place.0, place.1)))
-        })
-    }
-
-    /// Settles a record unread: it is one refused item, or those it was sent again for.
-    fn set_aside(&mut self, message: &BorrowedMessage<'_>) -> Result<(), Trouble> {
+    /// Settles a record. A mistake of ours costs the record it shows on, not the process: the transaction is dropped, and when the record
+    /// comes again it goes to the dead letter unread.
+    fn record(&mut self, message: &BorrowedMessage<'_>) -> Result<(), Trouble> {
         if self.open.is_none() {
             self.begin()?;
         }
-        let Some(Some(partition)) = self.partitions.get_mut(message.partition() as usize) else { return Ok(()) };
-        let Resent { items, others, times, timestamp, .. } = Resent::of(message).unwrap_or_default();
-        let items = items.unwrap_or_else(|| vec![0]);
-        partition.next = message.offset() + 1;
+        let place = (message.partition(), message.offset());
+        if self.partitions.get(place.0 as usize).is_none_or(Option::is_none) {
+            return Ok(());
+        }
+        let settled = if self.panicked.contains(&place) {
+            record::set_aside(&self.task.input.topic, message)
+        } else {
+            catch_unwind(AssertUnwindSafe(|| self.settle(message))).unwrap_or_else(|_| {
+                self.panicked.push(place);
+                // Whatever the panic left half done.
+                self.scratch = Scratch::new(&self.task.tables);
+                Err(Trouble::StartAgain(format!("panicked over the record at {}/{}", place.0, place.1)))
+            })?
+        };
+        let Some(Some(partition)) = self.partitions.get_mut(place.0 as usize) else { return Ok(()) };
+        partition.next = place.1 + 1;
         partition.records += 1;
-        partition.items += items.len() as i64;
-        partition.dead_lettered += items.len() as i64;
+        partition.items += i64::from(settled.items);
+        partition.dead_lettered += settled.refused.len() as i64;
         partition.end_reached = false;
         self.records += 1;
-        let detail = "bounceflow panicked over this record: please report it; the log says where".to_owned();
-        let why = Rejection { reason: RejectReason::InternalError, detail, format: Format::Auto };
-        let position = Position {
-            topic: &self.task.input.topic,
-            partition: message.partition(),
-            offset: message.offset(),
-            timestamp: timestamp.or(message.timestamp().to_millis()),
-        };
-        for number in items {
-            self.dead_letter(message, Refused { position, number, why: &why, others, times })?;
+        for (number, why) in &settled.refused {
+            self.dead_letter(message, &settled, *number, why)?;
             self.rejected.push(why.reason.as_str());
         }
         Ok(())
     }
 
-    /// Settles every item of a record: counted, written as a failure, ignored by reason, or dead-lettered.
-    fn record(&mut self, message: &BorrowedMessage<'_>) -> Result<(), Trouble> {
-        if self.open.is_none() {
-            self.begin()?;
-        }
-        let Some(Some(partition)) = self.partitions.get_mut(message.partition() as usize) else { return Ok(()) };
+    /// Every item of a record: counted, written as a failure, ignored by reason, or refused.
+    fn settle(&mut self, message: &BorrowedMessage<'_>) -> Result<Settled<'t>, Trouble> {
         failpoint!("classify.record");
-        let resent = Resent::of(message);
-        let position = Position {
-            topic: &self.task.input.topic,
-            partition: message.partition(),
-            offset: message.offset(),
-            timestamp: resent.as_ref().and_then(|r| r.timestamp).or(message.timestamp().to_millis()),
-        };
-        let (mut number, mut rejected, mut trouble) = (0, Vec::new(), Ok(()));
-        let (mut passed, mut unreadable) = (0, None);
-        self.decoder.decode(message.payload(), &mut |item| {
-            // Sent again for its other items: this one is settled.
-            if resent.as_ref().is_some_and(|resent| !resent.wants(number)) {
-                if let Item::Rejected(rejection) = item {
-                    unreadable = Some(rejection);
-                }
-                (number, passed) = (number + 1, passed + 1);
-                return;
+        let Self { task, producer, decoder, scratch, counts, failures_to_avro, bytes, failures, ignored, partitions, .. } = self;
+        let (mut trouble, mut latest) = (Ok(()), None);
+        let settled = record::settle(&task.tables, decoder, scratch, &task.input.topic, message, |_, outcome| match outcome {
+            Outcome::Count(sample) => {
+                latest = latest.max(Some(sample.time));
+                counts.add(&sample, None);
             }
-            match process(&self.task.tables, &mut self.scratch, position, number, &item) {
-                Outcome::Count(sample) => {
-                    partition.max_event_time = partition.max_event_time.max(Some(sample.time));
-                    self.counts.add(&sample, None);
-                }
-                Outcome::Fail(sample, failure) => {
-                    partition.max_event_time = partition.max_event_time.max(Some(sample.time));
-                    self.counts.add(&sample, Some(&failure));
-                    self.failures += 1;
-                    self.bytes.clear();
-                    let sent = self.failures_to_avro.encode(&failure, &mut self.bytes).map_err(Trouble::from).and_then(|()| {
-                        let key: &[u8] = &failure.recipient_hash.0;
-                        Ok(self
-                            .producer
-                            .send(BaseRecord::to(&self.task.config.topics.failures).key(key).payload(&self.bytes[..]))?)
-                    });
-                    trouble = std::mem::replace(&mut trouble, Ok(())).and(sent);
-                }
-                Outcome::Ignore(reason) => {
-                    self.ignored.push(reason.as_str());
-                    self.counts.ignore(reason);
-                }
-                Outcome::Reject(rejection) => rejected.push((number, rejection)),
+            Outcome::Fail(sample, failure) => {
+                latest = latest.max(Some(sample.time));
+                counts.add(&sample, Some(&failure));
+                *failures += 1;
+                bytes.clear();
+                let sent = failures_to_avro.encode(&failure, bytes).map_err(Trouble::from).and_then(|()| {
+                    let key: &[u8] = &failure.recipient_hash.0;
+                    Ok(producer.send(BaseRecord::to(&task.config.topics.failures).key(key).payload(&bytes[..]))?)
+                });
+                trouble = std::mem::replace(&mut trouble, Ok(())).and(sent);
             }
-            number += 1;
+            Outcome::Ignore(reason) => {
+                ignored.push(reason.as_str());
+                counts.ignore(reason);
+            }
+            // Among those returned.
+            Outcome::Reject(_) => {}
         });
         trouble?;
-        let mut items = number - passed;
-        if let Some(resent) = &resent {
-            // It was to be counted, and the record can no longer be told apart into items: refused once more, not lost.
-            for missing in resent.missing(number) {
-                let why = || no_such_item(missing);
-                rejected.push((missing, unreadable.clone().unwrap_or_else(why)));
-                items += 1;
-            }
+        if let Some(Some(partition)) = partitions.get_mut(message.partition() as usize) {
+            partition.max_event_time = partition.max_event_time.max(latest);
         }
-        partition.next = message.offset() + 1;
-        partition.records += 1;
-        partition.items += i64::from(items);
-        partition.dead_lettered += rejected.len() as i64;
-        partition.end_reached = false;
-        self.records += 1;
-        let others = items - rejected.len() as i32 + resent.as_ref().map_or(0, |resent| resent.others);
-        for (number, mut rejection) in rejected {
-            if rejection.format == Format::Auto {
-                rejection.format = self.decoder.format_of(message.payload().unwrap_or_default());
-            }
-            let times = resent.as_ref().map_or(0, |resent| resent.times);
-            self.dead_letter(message, Refused { position, number, why: &rejection, others, times })?;
-            self.rejected.push(rejection.reason.as_str());
-        }
-        Ok(())
+        Ok(settled)
     }
 
     /// Writes the record, byte for byte, with headers that say why and where it stood.
-    fn dead_letter(&self, message: &BorrowedMessage<'_>, refused: Refused<'_>) -> Result<(), Trouble> {
-        let Refused { position, number, why, others, times } = refused;
+    fn dead_letter(
+        &self,
+        message: &BorrowedMessage<'_>,
+        settled: &Settled<'_>,
+        number: i32,
+        why: &Rejection,
+    ) -> Result<(), Trouble> {
+        let Settled { position, others, times, .. } = *settled;
         let letter = Refusal {
             topic: position.topic,
             partition: position.partition,
@@ -523,11 +465,6 @@ impl Partition {
     fn settle(&mut self, now: Instant) {
         *self = Self { end_reached: self.end_reached, listed: Some(now), ..Self::at(self.next) };
     }
-}
-
-fn no_such_item(number: i32) -> Rejection {
-    let detail = format!("it was sent again for its item {number}, which it does not have");
-    Rejection { reason: RejectReason::InvalidField, detail, format: Format::Auto }
 }
 
 /// How far each partition of the topic was ever counted, from the `sources` of what is left of the topic of rates.

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod run;
 pub mod classify;
+pub mod record;
 pub mod process;
 pub mod counts;
 pub mod sink;

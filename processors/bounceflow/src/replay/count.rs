@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -23,7 +24,8 @@ use super::say;
 use crate::config::{self, Config};
 use crate::counts::{Counts, Header, Limits};
 use crate::kafka::{Consumer, Event};
-use crate::process::{Outcome, Position, Scratch, Tables, process};
+use crate::process::{Outcome, Scratch, Tables};
+use crate::record::{self, Settled};
 
 /// Offsets of a chunk at most.
 const CHUNK_OFFSETS: i64 = 50_000;
@@ -53,6 +55,8 @@ pub(super) fn count(
             decoders.insert(range.topic.clone(), config::decoder(input)?);
         }
     }
+    // The words of a panic may quote a record.
+    std::panic::set_hook(Box::new(|_| {}));
     let done = runtime.block_on(warehouse.replayed(replay.id))?;
     // Campaigns are bounded by the records of a chunk, which is more than a transaction may hold: no cap, or more would be `other`.
     let limits = Limits { campaigns: usize::MAX, patterns: config.classify.max_patterns };
@@ -65,6 +69,7 @@ pub(super) fn count(
         decoders,
         scratch: Scratch::new(tables),
         counts: Counts::new(limits),
+        panicked: Vec::new(),
         producer: format!("{}/replay/{}", config.deployment, replay.id),
         progress: Progress::new(total, done.iter().map(Range::offsets).sum()),
     };
@@ -91,6 +96,8 @@ struct Counter<'a> {
     decoders: BTreeMap<String, Decoder>,
     scratch: Scratch,
     counts: Counts,
+    /// Records over which this program panicked: topic, partition, offset.
+    panicked: Vec<(String, i32, i64)>,
     producer: String,
     progress: Progress,
 }
@@ -133,7 +140,11 @@ impl Counter<'_> {
                         chunk = self.close(chunk, range)?;
                     }
                     if message.offset() <= range.last {
-                        self.record(&mut chunk, range, &message)?;
+                        if !self.record(&mut chunk, range, &message)? {
+                            chunk = Chunk::at(chunk.first, range);
+                            consumer.start(&[(range.topic.clone(), range.partition, chunk.first)])?;
+                            continue;
+                        }
                         if chunk.failures.len() as u64 >= CHUNK_ROWS || chunk.failures.bytes() >= CHUNK_BYTES {
                             chunk.last = message.offset();
                         }
@@ -170,37 +181,55 @@ impl Counter<'_> {
         }
     }
 
-    /// As `classify` does; what it would dead-letter is counted as such and goes nowhere: it is in the dead letter already.
-    fn record(&mut self, chunk: &mut Chunk, range: &Range, message: &BorrowedMessage<'_>) -> anyhow::Result<()> {
+    /// As `classify` does; what it would dead-letter is counted as such and goes nowhere: it is in the dead letter already. False: this
+    /// program panicked over it, and has to count the chunk again.
+    fn record(&mut self, chunk: &mut Chunk, range: &Range, message: &BorrowedMessage<'_>) -> anyhow::Result<bool> {
+        let place = (range.topic.clone(), range.partition, message.offset());
+        let settled = if self.panicked.contains(&place) {
+            record::set_aside(&range.topic, message)
+        } else {
+            match catch_unwind(AssertUnwindSafe(|| self.settle(chunk, range, message))) {
+                Ok(settled) => settled?,
+                Err(_) => {
+                    say(format_args!("bounceflow panicked over {}/{} at {}: it counts as refused", place.0, place.1, place.2));
+                    self.panicked.push(place);
+                    self.counts.clear();
+                    self.scratch = Scratch::new(self.tables);
+                    return Ok(false);
+                }
+            }
+        };
+        chunk.records += 1;
+        chunk.items += i64::from(settled.items);
+        chunk.dead_lettered += settled.refused.len() as i64;
+        Ok(true)
+    }
+
+    fn settle<'r>(&mut self, chunk: &mut Chunk, range: &'r Range, message: &BorrowedMessage<'_>) -> anyhow::Result<Settled<'r>> {
         let (topic, partition, offset) = (range.topic.as_str(), range.partition, message.offset());
-        let position = Position { topic, partition, offset, timestamp: message.timestamp().to_millis() };
         let log = log_of(self.replay.id, topic);
         let Self { decoders, scratch, counts, tables, .. } = self;
-        let decoder = decoders.get_mut(topic).context("an input without its decoder")?;
-        let (mut number, mut trouble) = (0, Ok(()));
-        decoder.decode(message.payload(), &mut |item| {
-            match process(tables, scratch, position, number, &item) {
-                Outcome::Count(sample) => {
-                    chunk.max_event_time = chunk.max_event_time.max(Some(sample.time));
-                    counts.add(&sample, None);
-                }
-                Outcome::Fail(sample, failure) => {
-                    chunk.max_event_time = chunk.max_event_time.max(Some(sample.time));
-                    counts.add(&sample, Some(&failure));
-                    match place(offset, i64::from(number)) {
-                        Ok(place) => chunk.failures.push_failure(&failure, LogPosition { topic: &log, partition, offset: place }),
-                        Err(e) => trouble = Err(e),
-                    }
-                }
-                Outcome::Ignore(reason) => counts.ignore(reason),
-                Outcome::Reject(_) => chunk.dead_lettered += 1,
+        let decoder = decoders.get(topic).context("an input without its decoder")?;
+        let mut trouble = Ok(());
+        let settled = record::settle(tables, decoder, scratch, topic, message, |number, outcome| match outcome {
+            Outcome::Count(sample) => {
+                chunk.max_event_time = chunk.max_event_time.max(Some(sample.time));
+                counts.add(&sample, None);
             }
-            number += 1;
+            Outcome::Fail(sample, failure) => {
+                chunk.max_event_time = chunk.max_event_time.max(Some(sample.time));
+                counts.add(&sample, Some(&failure));
+                match self::place(offset, i64::from(number)) {
+                    Ok(place) => chunk.failures.push_failure(&failure, LogPosition { topic: &log, partition, offset: place }),
+                    Err(e) => trouble = Err(e),
+                }
+            }
+            Outcome::Ignore(reason) => counts.ignore(reason),
+            // Among those returned.
+            Outcome::Reject(_) => {}
         });
         trouble?;
-        chunk.records += 1;
-        chunk.items += i64::from(number);
-        Ok(())
+        Ok(settled)
     }
 
     /// Writes a chunk; the one behind it.
