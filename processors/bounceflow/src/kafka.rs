@@ -15,7 +15,7 @@ use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel}
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext, PurgeConfig};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -464,11 +464,17 @@ impl Producer {
         }
     }
 
-    /// Aborts the transaction. What is still in the queue is dropped and what is under way awaited first, by polling: the call itself
-    /// waits for the reports of both, and with nobody to take them it would wait for ever.
+    /// Aborts the transaction.
     pub fn abort(&self) -> Result<(), TransactionError> {
-        self.inner.purge(PurgeConfig::default().queue());
-        self.settle();
+        if self.inner.in_flight_count() > 0 {
+            // The call drops what is queued, then waits for the reports of that and of what is under way. Nobody but this thread takes
+            // them: so it is called for a moment, to drop, and again when all reports are taken. (Dropping by hand leaves a hole in
+            // the sequence, which the broker refuses.)
+            match self.inner.abort_transaction(Duration::from_millis(1)) {
+                Err(KafkaError::Transaction(e)) if e.is_retriable() && !e.is_fatal() => self.settle(),
+                aborted => return aborted.map_err(TransactionError::from),
+            }
+        }
         self.repeat(|| self.inner.abort_transaction(CALL_TIMEOUT))
     }
 

@@ -6,8 +6,8 @@ use bounceflow_end_to_end::{Pipeline, differences};
 #[test]
 fn a_transaction_with_records_still_under_way_is_dropped_and_its_process_goes_on() -> Result<()> {
     // Records wait in the producer for longer than it takes to lose the partitions: the transaction is aborted with them in it.
-    let builder = Pipeline::builder("rebalance")?.inputs(4).set(&["kafka", "linger.ms"], "8000")?;
-    let pipeline = builder.set(&["classify", "transaction_interval_ms"], 5000)?.build()?;
+    let builder = Pipeline::builder("rebalance")?.inputs(4).set(&["kafka", "linger.ms"], "3000")?;
+    let pipeline = builder.set(&["classify", "transaction_interval_ms"], 3000)?.build()?;
     let expected = pipeline.folder().join("expected.json");
     let mut simulate =
         pipeline.simulate(&["--count=60000", "--rate=4000", "--garbage=0", &format!("--expected={}", expected.display())])?;

@@ -27,7 +27,7 @@ fn break_in_turn(field: &mut Field, kinds: &[Break]) -> Result<u64> {
         let kind = kinds[turn % kinds.len()];
         // One in three: a partition gets on, and its neighbours' tokens are remembered in between.
         proxy(field)?.breaks(kind, 3);
-        std::thread::sleep(Duration::from_millis(1500));
+        std::thread::sleep(Duration::from_millis(800));
         let enough = kinds.iter().map(|kind| broken(field, *kind)).collect::<Result<Vec<_>>>()?.iter().all(|n| *n >= STRIKES);
         if !field.flowing()? || (enough && turn >= 3 * kinds.len()) {
             break;
