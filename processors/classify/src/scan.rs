@@ -298,7 +298,13 @@ impl Scan {
                 }
             }
             b',' | b';' => {
-                if b == b';' && matches!(&self.out[..], b"smtp" | b"x-postfix" | b"x-unix" | b"unix" | b"x-exim") {
+                let wrapper = match &self.out[..] {
+                    b"smtp" | b"x-postfix" | b"x-exim" => true,
+                    // Before a number alone, the type is what says that it is an exit status.
+                    b"x-unix" | b"unix" => rest.iter().any(|b| b.is_ascii_alphabetic() || !b.is_ascii()),
+                    _ => false,
+                };
+                if b == b';' && wrapper {
                     self.out.clear();
                 } else if !self.out.is_empty() {
                     self.out.push(b);

@@ -44,6 +44,8 @@ fn replies_read_as_templates() {
         ("", ""),
         ("550", "550"),
         ("999 5.9.999 what", "5.9.999 <num> what"),
+        ("X-Unix; 255", "x-unix; <num>"),
+        ("x-unix; no such user", "no such user"),
     ];
     let wrong: Vec<_> = cases.into_iter().map(|(d, e)| (d, e, template(d))).filter(|(_, e, got)| e != got).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
