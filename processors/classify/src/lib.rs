@@ -11,6 +11,7 @@ mod command;
 mod provider;
 mod mask;
 mod scan;
+mod wrapper;
 mod reading;
 mod rule;
 mod covers;

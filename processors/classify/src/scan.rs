@@ -1,9 +1,10 @@
-//! One pass over a diagnostic: wrappers of MTAs taken off, codes found, variable parts handed to the masking.
+//! One pass over a diagnostic: wrappers of MTAs found, codes read, variable parts handed to the masking.
 //! Owns what a reply's text looks like around its words; must not know what any word means for a verdict.
 
-use crate::bytes::{find_ignore_case, is_blank, is_lower_case, starts_ignore_case};
+use crate::bytes::{is_blank, is_lower_case, starts_ignore_case};
 use crate::codes::{EnhancedCode, reply_code};
 use crate::command::Command;
+use crate::wrapper::spaced_qmail_log;
 
 /// What a byte may do to the word it stands in, as bits: a word's flags are the union of its bytes'.
 pub(crate) const LETTER: u8 = 1;
@@ -55,12 +56,12 @@ pub(crate) struct Scan {
     /// The bracket that closes one already left out.
     pub(crate) skip_close: u8,
     /// The last thing read was an opening bracket or a quote.
-    opened: bool,
+    pub(crate) opened: bool,
     quoted: bool,
-    line_start: bool,
-    code_seen: bool,
-    wrap_end: usize,
-    done: bool,
+    pub(crate) line_start: bool,
+    pub(crate) code_seen: bool,
+    pub(crate) wrap_end: usize,
+    pub(crate) done: bool,
 }
 
 impl Scan {
@@ -76,6 +77,8 @@ impl Scan {
     }
 
     pub(crate) fn text(&mut self, text: &str) {
+        let spaced = spaced_qmail_log(text);
+        let text = spaced.as_deref().unwrap_or(text);
         let bytes = text.as_bytes();
         let mut lower = std::mem::take(&mut self.lower);
         lower.clear();
@@ -154,6 +157,9 @@ impl Scan {
             self.letters(word);
             return self.passed();
         }
+        if flags & INNER != 0 && self.log_field(word, rest) {
+            return;
+        }
         if flags & AT != 0 && self.address(word) {
             return self.passed();
         }
@@ -177,11 +183,11 @@ impl Scan {
         self.passed();
         self.punctuation(&word[tail..]);
         if word[tail..].starts_with(b":") {
-            self.after_colon(core);
+            self.after_colon(core, rest);
         }
     }
 
-    fn passed(&mut self) {
+    pub(crate) fn passed(&mut self) {
         (self.opened, self.quoted, self.line_start, self.skip_close) = (false, false, false, self.skip_close);
     }
 
@@ -284,7 +290,12 @@ impl Scan {
             b'"' | b'\'' | b'`' => (self.opened, self.quoted) = (true, true),
             b'(' | b'[' | b'{' => {
                 self.space();
+                // Postfix's log: `status=bounced (host mx said: …)`.
+                let status = [&b"status=bounced "[..], b"status=deferred "].iter().any(|s| self.out.ends_with(s));
                 self.out.push(b);
+                if status && !self.code_seen {
+                    self.wrap_end = self.out.len();
+                }
                 (self.opened, self.skip_close) = (true, 0);
             }
             b')' | b']' | b'}' => {
@@ -306,6 +317,10 @@ impl Scan {
                 };
                 if b == b';' && wrapper {
                     self.out.clear();
+                } else if b == b';' && !self.code_seen && self.out.ends_with(b": smtp") {
+                    // The same type after words of the reporting server.
+                    self.wrap_end = self.out.len();
+                    self.opened = true;
                 } else if !self.out.is_empty() {
                     self.out.push(b);
                 }
@@ -358,83 +373,6 @@ impl Scan {
         }
         self.passed();
         i
-    }
-
-    /// `(in reply to RCPT TO command)`: what Postfix appends to a reply; nothing of the reply follows.
-    fn in_reply_to(&mut self, rest: &[u8]) {
-        self.out.truncate(self.out.len() - b"(in".len());
-        let rest = rest.trim_ascii_start();
-        if self.command == Command::None && starts_ignore_case(rest, b"to ") {
-            self.command = std::str::from_utf8(&rest[3..]).map_or(Command::None, Command::parse);
-        }
-        self.done = true;
-    }
-
-    /// Words with a colon that end a wrapper or begin something that is not the reply.
-    fn after_colon(&mut self, core: &[u8]) {
-        match core {
-            b"said" | b"diagnostic" | b"diagnostic-code" if !self.code_seen => self.wrap_end = self.out.len(),
-            b"was" if !self.code_seen && self.out.ends_with(b"remote server was:") => self.wrap_end = self.out.len(),
-            b"me" if !self.code_seen && self.out.ends_with(b"refused to talk to me:") => self.wrap_end = self.out.len(),
-            b"dkim-signature" | b"x-received" | b"received" | b"return-path" | b"mime-version" | b"remote-mta" | b"arc-seal"
-                if self.out.len() > 24 =>
-            {
-                self.out.truncate(self.out.len() - core.len() - 1);
-                self.done = true;
-            }
-            _ => {}
-        }
-    }
-
-    /// Drops what stood before the reply proper, after taking the facts from it; keeps it where nothing else was said.
-    fn unwrap_reply(&mut self) {
-        while let Some(&b) = self.out.last() {
-            let stray = (b == b')' && !self.out.contains(&b'(')) || (b == b']' && !self.out.contains(&b'['));
-            if !stray && !matches!(b, b' ' | b'.' | b',' | b';' | b':' | b'(' | b'[' | b'-') {
-                break;
-            }
-            self.out.pop();
-        }
-        let end = self.wrap_end.min(self.out.len());
-        if end > 0 {
-            self.facts_of_wrapper(end);
-            let said = self.out[end..].iter().filter(|b| b.is_ascii_alphabetic() || **b >= 0x80).count();
-            if said >= 3 {
-                self.out.drain(..end);
-            }
-        }
-        let lead =
-            self.out.iter().take_while(|b| matches!(b, b' ' | b':' | b';' | b',' | b'.' | b'-' | b')' | b']' | b'=')).count();
-        self.out.drain(..lead);
-        self.halve();
-    }
-
-    fn facts_of_wrapper(&mut self, end: usize) {
-        const COMMANDS: [(&[u8], Command); 9] = [
-            (b"end of data", Command::Data),
-            (b"after i sent the message", Command::Data),
-            (b"rcpt to", Command::Rcpt),
-            (b"does not like recipient", Command::Rcpt),
-            (b"rejected recipient", Command::Rcpt),
-            (b"mail from", Command::Mail),
-            (b"does not like sender", Command::Mail),
-            (b"my name was rejected", Command::Helo),
-            (b"initial connection", Command::Connect),
-        ];
-        let wrapper = &self.out[..end];
-        if self.command == Command::None {
-            let named = COMMANDS.iter().find(|(phrase, _)| find_ignore_case(wrapper, phrase).is_some());
-            self.command = named.map_or(Command::None, |(_, c)| *c);
-        }
-        self.greeting |= self.command == Command::Connect || find_ignore_case(wrapper, b"refused to talk to me").is_some();
-    }
-
-    /// The same text twice in a row (one reply per line, joined on the way here) says it once.
-    fn halve(&mut self) {
-        let n = self.out.len();
-        if n > 8 && n % 2 == 1 && self.out[n / 2] == b' ' && self.out[..n / 2] == self.out[n / 2 + 1..] {
-            self.out.truncate(n / 2);
-        }
     }
 
     /// A space where white space was passed.

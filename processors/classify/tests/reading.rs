@@ -46,6 +46,21 @@ fn replies_read_as_templates() {
         ("999 5.9.999 what", "5.9.999 <num> what"),
         ("X-Unix; 255", "x-unix; <num>"),
         ("x-unix; no such user", "no such user"),
+        (
+            "failure: 192.0.2.7_does_not_like_recipient./Remote_host_said:_550_sorry,_no_mailbox_here_(#5.1.1)/Giving_up_on_192.0.2.7./",
+            "550 5.1.1 sorry, no mailbox here giving up on <ip>",
+        ),
+        ("from=<>, to=<a@b.c>, relay=192.0.2.7 (mx.b.c), delay=0s, stat=550 Invalid recipient", "550 invalid recipient"),
+        ("to=<a@b.c>, dsn=5.1.1, stat=User unknown", "5.1.1 user unknown"),
+        (
+            "4F1: to=<a@b.c>, relay=none, dsn=4.4.1, status=deferred (connect to mx.b.com[192.0.2.7]:25: Connection timed out)",
+            "4.4.1 connect to <host> <ip>:<num>: connection timed out",
+        ),
+        ("Temporary error from SMTP partner: smtp;421 4.4.2 mx.b.com Error: timeout", "421 4.4.2 <host> error: timeout"),
+        (
+            "STOREDRV.Submission.Exception:SendAsDeniedException.MapiExceptionSendAsDenied; Failed",
+            "storedrv.submission.exception:sendasdeniedexception.mapiexceptionsendasdenied; failed",
+        ),
     ];
     let wrong: Vec<_> = cases.into_iter().map(|(d, e)| (d, e, template(d))).filter(|(_, e, got)| e != got).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
@@ -72,6 +87,8 @@ fn wrappers_tell_the_command() {
         ("550 no (in reply to end of DATA command)", Command::Data, false),
         ("SMTP error from remote mail server after RCPT TO:<a@b.c>: host mx [192.0.2.1]: 550 no way", Command::Rcpt, false),
         ("SMTP error from remote mail server after initial connection: 550 no way", Command::Connect, true),
+        ("SMTP error from remote mail server after pipelined DATA: host mx [192.0.2.1]: 550 no way", Command::Data, false),
+        ("SMTP error from remote mail server after EHLO mx.b.c: host mx [192.0.2.1]: 550 no way", Command::Helo, false),
         ("192.0.2.1 does not like recipient. Remote host said: 550 no way", Command::Rcpt, false),
         ("host mx.b.c[192.0.2.1] refused to talk to me: 554 no way", Command::None, true),
     ];
