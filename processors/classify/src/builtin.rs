@@ -24,6 +24,7 @@ files![
     "yahoo",
     "apple",
     "north_america",
+    "facebook",
     "europe",
     "russia",
     "asia",
