@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bounceflow_event::avro::{AvroError, Schemas};
-use bounceflow_event::{Alert, Failure, RateBatch};
+use bounceflow_event::{Alert, RateBatch};
 use bounceflow_warehouse::{
     Answer, Block, BlockBuilder, ENCODER_VERSION, Held, LogPosition, Replicas, Table, Verdict, WarehouseError, is_of_the_server,
     judge,
@@ -867,7 +867,7 @@ fn push(schemas: &Schemas, table: Table, builder: &mut BlockBuilder, message: &B
     let payload = message.payload().unwrap_or_default();
     let at = LogPosition { topic: message.topic(), partition: message.partition(), offset: message.offset() };
     match table {
-        Table::Failures => builder.push_failure(&schemas.decode::<Failure>(payload)?, at),
+        Table::Failures => builder.push_failure(&schemas.decode_failure(payload)?, at),
         Table::Batches => {
             let log_time = message.timestamp().to_millis().unwrap_or(0);
             builder.push_batch(&schemas.decode::<RateBatch>(payload)?, at, log_time);

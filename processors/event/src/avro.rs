@@ -13,7 +13,9 @@ use serde_avro_fast::de::read::SliceRead;
 use serde_avro_fast::de::{DeError, DeserializerConfig, DeserializerState};
 use serde_avro_fast::ser::SerializerConfig;
 
+use crate::plain;
 use crate::text::{NO_INSTANT, NO_NUMBER};
+use crate::wire::Failure;
 
 /// `schemas/avro/DeliveryEvent.avsc`
 pub const DELIVERY_EVENT: &str = include_str!("../../../schemas/avro/DeliveryEvent.avsc");
@@ -167,6 +169,18 @@ impl Schemas {
             Ok([]) => Ok(value),
             _ => Err(AvroError::Datum("bytes left over after the datum".into())),
         }
+    }
+
+    /// The same for a `Failure`, faster where this version's own schema wrote it; that one is known even where it was not added.
+    pub fn decode_failure<'a>(&self, bytes: &'a [u8]) -> Result<Failure<'a>, AvroError> {
+        let plain = match *bytes {
+            [0xC3, 0x01, a, b, c, d, e, f, g, h, ref rest @ ..] => {
+                let fingerprint = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+                if fingerprint == plain::FAILURE_FINGERPRINT { plain::failure(rest) } else { None }
+            }
+            _ => None,
+        };
+        plain.map_or_else(|| self.decode(bytes), Ok)
     }
 }
 

@@ -9,6 +9,7 @@ pub mod delivery_event;
 pub mod formats;
 pub mod wire;
 pub mod avro;
+mod plain;
 
 pub use delivery_event::DeliveryEvent;
 pub use formats::{Decoder, Format, IgnoreReason, Item, RejectReason, Rejection};
