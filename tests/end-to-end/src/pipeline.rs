@@ -254,14 +254,6 @@ impl Pipeline {
         Ok(command.output()?)
     }
 
-    /// Starts a command on the configuration, to be waited for or killed.
-    pub fn start(&self, args: &[&str]) -> Result<Process> {
-        let (first, rest) = args.split_first().context("no command")?;
-        let mut command = self.bounceflow()?;
-        command.arg(first).arg("--config").arg(&self.config).args(rest);
-        self.spawn(first, command)
-    }
-
     /// Like [`Pipeline::command`]; an error unless it exits with 0. What it printed.
     pub fn succeed(&self, args: &[&str]) -> Result<String> {
         let output = self.command(args)?;
