@@ -40,6 +40,8 @@ pub(crate) struct Cell {
     pub(crate) servers: Servers,
     /// How its configuration differs.
     pub(crate) settings: &'static [Setting],
+    /// Whether a process may end by itself, as it does where it cannot go on, and is started again, as its supervisor would.
+    pub(crate) supervised: bool,
     /// How its traffic differs.
     pub(crate) order: fn(Order) -> Order,
     /// Strikes.
@@ -48,7 +50,7 @@ pub(crate) struct Cell {
 
 impl Cell {
     const fn new(name: &'static str, about: &'static str, play: fn(&mut Field) -> Result<u64>) -> Self {
-        Self { name, about, servers: Servers::Shared, settings: &[], order: |order| order, play }
+        Self { name, about, servers: Servers::Shared, settings: &[], supervised: false, order: |order| order, play }
     }
 
     const fn on(mut self, servers: Servers) -> Self {
@@ -58,6 +60,11 @@ impl Cell {
 
     const fn with(mut self, settings: &'static [Setting]) -> Self {
         self.settings = settings;
+        self
+    }
+
+    const fn supervised(mut self) -> Self {
+        self.supervised = true;
         self
     }
 
@@ -82,9 +89,9 @@ pub(crate) const CELLS: &[Cell] = &[
     Cell::new("classify-kill-during-commit", "classify dies within the commit", forced::classify_during_commit),
     Cell::new("classify-kill-after-commit", "classify dies when the commit is done", forced::classify_after_commit),
     Cell::new("random-kills", "30 kills of either role at random", members::random_kills),
-    Cell::new("classify-zombie", "classify sleeps through its expulsion, also before a commit", zombies::classify),
-    Cell::new("sink-zombie", "the sink sleeps through its expulsion with an intent open", zombies::sink),
-    Cell::new("sink-zombie-after-intent", "the same, asleep between intent and insert", zombies::sink_after_intent),
+    Cell::new("classify-zombie", "classify sleeps through its expulsion, also before a commit", zombies::classify).ordered(slow),
+    Cell::new("sink-zombie", "the sink sleeps through its expulsion with an intent open", zombies::sink).ordered(slow),
+    Cell::new("sink-zombie-after-intent", "the same, asleep between intent and insert", zombies::sink_after_intent).ordered(slow),
     Cell::new("rebalance-storm", "a process of each role joins or leaves every 5 s for a minute", members::storm)
         .ordered(|order| Order { rate: order.events / 62, ..order }),
     Cell::new("clickhouse-kill-inserting", "ClickHouse is killed while it inserts", clickhouse::kill_inserting)
@@ -102,11 +109,19 @@ pub(crate) const CELLS: &[Cell] = &[
     Cell::new("clickhouse-disk-full", "the disk has not enough room for a while (243), also for a view", clickhouse::disk_full),
     Cell::new("clickhouse-out-of-memory", "the server has no memory left for a while (241)", clickhouse::out_of_memory)
         .on(Servers::SmallMemory),
-    Cell::new("kafka-restart", "the broker is killed and comes back", kafka::restart),
-    Cell::new("kafka-one-of-three-killed", "three brokers, each killed in turn", kafka::one_of_three).on(Servers::ThreeBrokers),
+    Cell::new("kafka-restart", "the broker is killed and comes back", kafka::restart).supervised(),
+    Cell::new("kafka-one-of-three-killed", "three brokers, each killed in turn", kafka::one_of_three)
+        .on(Servers::ThreeBrokers)
+        .supervised()
+        .ordered(slow),
     Cell::new("poison-first", "ClickHouse refuses the first row of a batch", poison::first).with(poison::BATCHES),
     Cell::new("poison-middle", "ClickHouse refuses a row in the middle of a batch", poison::middle).with(poison::BATCHES),
     Cell::new("poison-last", "ClickHouse refuses the last row of a batch", poison::last).with(poison::BATCHES),
     Cell::new("small-dedup-window", "the deduplication window is made small while inserts hang in the air", window::small)
         .on(Servers::BehindProxy),
 ];
+
+/// Traffic for 40 s: a fault that takes its time.
+fn slow(order: Order) -> Order {
+    Order { rate: (order.events / 40).min(order.rate), ..order }
+}

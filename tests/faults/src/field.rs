@@ -56,6 +56,7 @@ pub(crate) struct Field {
     /// What was measured besides.
     pub(crate) measured: BTreeMap<String, f64>,
     simulate: Option<Process>,
+    supervised: bool,
     traffic_began: Instant,
     cell: &'static str,
     began: Instant,
@@ -106,6 +107,7 @@ impl Field {
             refused,
             measured,
             simulate: None,
+            supervised: cell.supervised,
             traffic_began: began,
             cell: cell.name,
             began,
@@ -198,8 +200,23 @@ impl Field {
         })
     }
 
-    /// Nobody may have died.
+    /// Nobody may have died; where the cell is supervised, whoever ended by itself is started again, and counted.
     pub(crate) fn all_alive(&mut self) -> Result<()> {
+        if self.supervised {
+            let mut ended = Vec::new();
+            for Member { role, ordinal, process } in &mut self.team {
+                if !process.runs()? {
+                    let why = process.said("A loop cannot go on; the process ends").pop();
+                    ended.push((*role, *ordinal, why.with_context(|| format!("{role} {ordinal} died without a word"))?));
+                }
+            }
+            for (role, ordinal, why) in ended {
+                self.say(&format!("{role} {ordinal} ended by itself and is started again: {}", why["error"]));
+                *self.measured.entry("ended_by_themselves".to_owned()).or_default() += 1.0;
+                self.join(role, ordinal, None)?;
+            }
+            return Ok(());
+        }
         for Member { role, ordinal, process } in &mut self.team {
             ensure!(process.runs()?, "{role} {ordinal} died");
         }
@@ -218,7 +235,13 @@ impl Field {
         ensure!(simulate.end()?.success(), "the simulator failed: {}", simulate.log());
         self.say("traffic over; settling");
         for role in ROLES {
-            self.pipeline.settled(role)?;
+            let group = self.pipeline.group(role)?;
+            until(&format!("{role} to settle everything"), || {
+                self.all_alive()?;
+                let unsettled = group.unsettled(&self.pipeline.kafka)?;
+                ensure!(unsettled.is_empty(), "{unsettled:?}");
+                Ok(())
+            })?;
             for member in self.team.iter_mut().filter(|member| member.role == role) {
                 let status = member.process.stop()?;
                 if !status.success() {

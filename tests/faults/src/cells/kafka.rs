@@ -58,6 +58,7 @@ fn progress(field: &mut Field) -> Result<()> {
     let count = |field: &Field| field.pipeline.count("SELECT count() FROM {db}.batches");
     let before = count(field)?;
     until("more to arrive", || {
+        field.all_alive()?;
         ensure!(count(field)? > before, "nothing did");
         Ok(())
     })

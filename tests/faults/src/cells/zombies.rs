@@ -34,20 +34,19 @@ pub(crate) fn sink(field: &mut Field) -> Result<u64> {
 
 pub(crate) fn sink_after_intent(field: &mut Field) -> Result<u64> {
     field.start_role("classify")?;
-    for (ordinal, passes) in [(0, 15), (1, 30)] {
-        // Before the last look at the intent's age, and behind it: then the insert goes out of an owner of nothing.
-        let step = if ordinal == 0 { "sink.before-post" } else { "sink.after-intent" };
-        field.join("sink", ordinal, Some(&format!("{step}={passes}*off->1*return(stop)")))?;
-    }
+    // Behind the last look at the intent's age: then the insert goes out of an owner of nothing.
+    field.join("sink", 0, Some("sink.before-post=10*off->1*return(stop)"))?;
+    field.join("sink", 1, None)?;
     field.start_traffic()?;
     let mut strikes = 0;
     for (ordinal, other) in [(0, 1), (1, 0)] {
+        if ordinal == 1 {
+            // The other one, before that look.
+            field.member("sink", 1)?.kill()?;
+            field.join("sink", 1, Some("sink.after-intent=3*off->1*return(stop)"))?;
+        }
         field.member("sink", ordinal)?.wait_for(STRUCK)?;
         ensure!(!field.pipeline.group("sink")?.open_intents()?.is_empty(), "asleep, but with no intent open");
-        // The other may have its own stop before it got everything; it wakes, and stands for the first.
-        if !field.member("sink", other)?.said(STRUCK).is_empty() {
-            field.member("sink", other)?.resume()?;
-        }
         sleep_through(field, "sink", ordinal, other)?;
         strikes += 1;
     }
