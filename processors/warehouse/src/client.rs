@@ -279,7 +279,8 @@ impl Warehouse {
         let query = self
             .client
             .query(&format!(
-                "SELECT count(), (SELECT any(replica_path) FROM system.replicas WHERE database = currentDatabase() AND table = '{table}')
+                "SELECT count(), ifNull((SELECT any(replica_path) FROM system.replicas
+                    WHERE database = currentDatabase() AND table = '{table}'), '')
                 FROM {table} WHERE kafka_topic = ? AND kafka_partition = ? AND kafka_offset BETWEEN ? AND ?"
             ))
             .bind(topic)
@@ -298,7 +299,7 @@ impl Warehouse {
     /// How far this server is with a replicated table; none: the table is not replicated.
     async fn replica(&self, table: Table) -> Result<Option<ReplicaRow>, WarehouseError> {
         let query = self.client.query_raw(&format!(
-            "SELECT replica_path, is_readonly OR is_session_expired AS cut_off, toUInt64(inserts_in_queue) AS unfetched, log_max_index,
+            "SELECT replica_path, CAST(is_readonly OR is_session_expired AS Bool) AS cut_off, toUInt64(inserts_in_queue) AS unfetched, log_max_index,
                 log_pointer
             FROM system.replicas WHERE database = currentDatabase() AND table = '{table}'"
         ));
