@@ -52,9 +52,10 @@ pub fn settle<'a>(
     });
     let mut items = number - passed;
     if let Some(resent) = &resent {
-        // It was to be counted, and the record can no longer be told apart into items: refused once more, not lost.
+        // It was to be counted, and the record does not have it (any more): refused once more, not lost.
+        let whole = unreadable.filter(|_| number == 1);
         for missing in resent.missing(number) {
-            refused.push((missing, unreadable.clone().unwrap_or_else(|| no_such_item(missing))));
+            refused.push((missing, whole.clone().unwrap_or_else(|| no_such_item(missing))));
             items += 1;
         }
     }

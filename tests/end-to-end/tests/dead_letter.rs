@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 const MENDED: &str = "mended.example";
 /// Enough for many transactions.
 const LETTERS: usize = 6000;
+/// Would steer a terminal.
+const ODD: &str = "\u{1b}[2J no JSON, but words enough to be shown as the text they are, with a colour \u{9b}1m";
 /// Kills that must strike an open transaction.
 const KILLS: usize = 4;
 
@@ -137,8 +139,9 @@ fn of_a_record_of_several_items_only_those_refused_are_counted_again() -> Result
     let item = |recipient: &str| json!({"event": "delivery", "timestamp": now, "recipient": recipient, "from_domain": MENDED});
     let bad = json!({"event": "delivery", "timestamp": now, "from_domain": MENDED});
     let mut process = pipeline.run("all", 0, &[])?;
+    process.ready()?;
     let record = json!([item("a@gmail.com"), bad, item("b@gmail.com"), bad]);
-    pipeline.kafka.write(&events, &[Outgoing::new(record.to_string()), Outgoing::new("\u{1b}[2J no JSON \u{9b}1m")])?;
+    pipeline.kafka.write(&events, &[Outgoing::new(record.to_string()), Outgoing::new(ODD)])?;
     pipeline.settled("classify")?;
     pipeline.wait_for_value("SELECT sum(deliveries) FROM {db}.delivery_rates", "2")?;
 
@@ -184,10 +187,7 @@ fn of_a_record_of_several_items_only_those_refused_are_counted_again() -> Result
     let odd = all.iter().find(|l| l.headers["bounceflow.reason"] == "malformed_json").context("no such letter")?;
     let place = format!("0:{}", odd.offset);
     let shown = pipeline.succeed(&["dead-letter", "show", &place])?;
-    ensure!(
-        shown.contains("malformed_json") && shown.contains(&events) && shown.contains("\\u{1b}[2J no JSON \\u{9b}1m"),
-        "{shown}"
-    );
+    ensure!(shown.contains("malformed_json") && shown.contains(&events) && shown.contains("\\u{1b}[2J no JSON"), "{shown}");
     ensure!(!shown.chars().any(|c| c.is_control() && c != '\n'), "{shown:?}");
     let raw = pipeline.command(&["dead-letter", "show", &place, "--raw"])?;
     ensure!(Some(raw.stdout) == odd.payload, "not byte for byte");
@@ -217,15 +217,17 @@ fn what_the_sink_refused_goes_back_to_its_topic_and_is_not_counted_twice_by_watc
             "campaign": campaign});
         Outgoing::new(event.to_string())
     };
-    pipeline.kafka.write(&pipeline.topic("events"), &[bounce("poison"), bounce("good")])?;
     let mut process = pipeline.run("all", 0, &[])?;
+    process.get("/healthz")?;
+    pipeline.settled("classify")?;
+    pipeline.kafka.write(&pipeline.topic("events"), &[bounce("poison"), bounce("good")])?;
     pipeline.settled("classify")?;
     pipeline.settled("sink")?;
     let reasons = list(&pipeline)?;
     ensure!(reasons["reasons"][0]["reason"] == "refused_by_clickhouse" && reasons["letters"] == 2, "{reasons}");
     // Event time goes on, so that watch sees them in its windows.
     let counted = |process: &mut bounceflow_end_to_end::Process| -> Result<(u64, bool)> {
-        let (_, body) = process.get("/api/v1/rates?scope=identity&window=86400")?;
+        let (_, body) = process.get("/api/v1/rates?scope=identity&window=900")?;
         let body: Value = serde_json::from_str(&body)?;
         let row =
             body["rows"].as_array().into_iter().flatten().find(|row| row["identity"] == MENDED).cloned().unwrap_or_default();

@@ -20,6 +20,7 @@ fn bounces(recipient: &str, count: usize) -> Result<Vec<Outgoing>> {
 /// Lets classify and sink settle these with a configuration.
 fn settle(pipeline: &Pipeline, config: &std::path::Path, records: &[Outgoing]) -> Result<()> {
     let mut process = pipeline.run_on(config, "all", 0, &[])?;
+    pipeline.settled("classify")?;
     pipeline.kafka.write(&pipeline.topic("events"), records)?;
     pipeline.settled("classify")?;
     pipeline.settled("sink")?;

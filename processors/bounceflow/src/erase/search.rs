@@ -65,7 +65,9 @@ fn stands_alone(bytes: &[u8], start: usize, end: usize) -> bool {
     let (behind, next) = (bytes.get(end), bytes.get(end + 1));
     let goes_on = match behind {
         Some(b'.') => next.is_some_and(word),
-        Some(b) => word(b) || *b == b'-',
+        // Behind a VERP address too: `b-kim=example.net-7@…`.
+        Some(b'-') => !verp,
+        Some(b) => word(b),
         None => false,
     };
     !before.is_some_and(joins) && !goes_on
@@ -114,6 +116,7 @@ fn number(bytes: &[u8], at: usize, digits: usize) -> Option<u32> {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used, reason = "tests")]
 mod tests {
     use super::*;
 
