@@ -38,10 +38,10 @@ pub(crate) fn classify_after_commit(field: &mut Field) -> Result<u64> {
     kill_at(field, "classify", "classify.after-commit", false)
 }
 
-/// Kills at a step as often as the traffic lets it; one in 250,000 events at least. `lasting`: within a step, somewhere.
+/// Kills at a step up to six times, as the traffic lets it; once in 500,000 events at least. `lasting`: within a step, somewhere.
 fn kill_at(field: &mut Field, role: &'static str, step: &str, lasting: bool) -> Result<u64> {
-    let needed = (field.order.events / 250_000).max(1);
-    let wanted = needed + 2;
+    let needed = (field.order.events / 500_000).max(1);
+    let wanted = if field.order.events < 500_000 { 3 } else { 6 };
     let other = if role == "sink" { "classify" } else { "sink" };
     field.start_role(other)?;
     for ordinal in 0..2 {
