@@ -1,5 +1,7 @@
 //! A process sleeps (SIGSTOP) until the group has given its partitions to the other, then wakes and goes on where it was.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use bounceflow_end_to_end::until;
 
@@ -45,7 +47,15 @@ pub(crate) fn sink_after_intent(field: &mut Field) -> Result<u64> {
             field.member("sink", 1)?.kill()?;
             field.join("sink", 1, Some("sink.after-intent=3*off->1*return(stop)"))?;
         }
-        field.member("sink", ordinal)?.wait_for(STRUCK)?;
+        // Behind the traffic there is no other moment.
+        while field.flowing()? && field.member("sink", ordinal)?.said(STRUCK).is_empty() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        if field.member("sink", ordinal)?.said(STRUCK).is_empty() {
+            field.member("sink", ordinal)?.kill()?;
+            field.join("sink", ordinal, None)?;
+            continue;
+        }
         ensure!(!field.pipeline.group("sink")?.open_intents()?.is_empty(), "asleep, but with no intent open");
         sleep_through(field, "sink", ordinal, other)?;
         strikes += 1;
