@@ -248,6 +248,7 @@ impl Field {
                     bail!("{role} {} did not end well: {status}", member.ordinal);
                 }
             }
+            self.team.retain(|member| member.role != role);
         }
         Ok(())
     }
