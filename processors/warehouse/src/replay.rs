@@ -310,7 +310,7 @@ const ITEMS: i64 = 1 << 20;
 /// What stands for the offset in the rows of a replay: made of the input offset and the number of an item or part, so that it is the
 /// same however often and from wherever a range is counted.
 pub fn place(offset: i64, item: i64) -> Result<i64, WarehouseError> {
-    if offset < 0 || offset >= 1 << 43 || !(0..ITEMS).contains(&item) {
+    if !(0..1 << 43).contains(&offset) || !(0..ITEMS).contains(&item) {
         return Err(WarehouseError::Replay(format!(
             "offset {offset}, item {item} is beyond what a replay can number: a record may have {ITEMS} items"
         )));

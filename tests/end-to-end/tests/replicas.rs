@@ -79,19 +79,31 @@ fn replicas_and_keeper_die_in_turn_while_events_flow() -> Result<()> {
     let refused = |process: &Process| process.said("An insert was not taken; it is repeated").len();
 
     // The one written to dies in the middle of inserts; the other goes on alone.
-    until("rows at the first", || Ok(ensure!(rows(&shard.a, &pipeline)? > 2000, "too few")))?;
+    until("rows at the first", || {
+        ensure!(rows(&shard.a, &pipeline)? > 2000, "too few");
+        Ok(())
+    })?;
     shard.a.kill()?;
     let before = rows(&shard.b, &pipeline)?;
-    until("rows at the second", || Ok(ensure!(rows(&shard.b, &pipeline)? > before + 2000, "too few")))?;
+    until("rows at the second", || {
+        ensure!(rows(&shard.b, &pipeline)? > before + 2000, "too few");
+        Ok(())
+    })?;
     let struck = refused(&process);
     ensure!(struck > 0, "the first died unnoticed");
 
     // Back, it has to catch up, and is then all there is.
     shard.a.restart()?;
     shard.b.kill()?;
-    until("the sink to turn back", || Ok(ensure!(refused(&process) > struck, "the second died unnoticed")))?;
+    until("the sink to turn back", || {
+        ensure!(refused(&process) > struck, "the second died unnoticed");
+        Ok(())
+    })?;
     let before = rows(&shard.a, &pipeline)?;
-    until("rows at the first again", || Ok(ensure!(rows(&shard.a, &pipeline)? > before, "none")))?;
+    until("rows at the first again", || {
+        ensure!(rows(&shard.a, &pipeline)? > before, "none");
+        Ok(())
+    })?;
     shard.b.restart()?;
 
     // Nobody takes anything without Keeper.
@@ -99,7 +111,8 @@ fn replicas_and_keeper_die_in_turn_while_events_flow() -> Result<()> {
     until("the sink to be refused", || {
         let said = process.said("An insert was not taken; it is repeated");
         let refused = said.iter().any(|line| line["answer"].as_str().is_some_and(|a| a.contains("Code: 242")));
-        Ok(ensure!(refused, "no read-only table: {:?}", said.last()))
+        ensure!(refused, "no read-only table: {:?}", said.last());
+        Ok(())
     })?;
     shard.keeper.restart()?;
 
@@ -121,11 +134,17 @@ fn what_the_dead_replica_took_alone_comes_when_it_is_back() -> Result<()> {
     let expected = format!("--expected={}", pipeline.folder().join("expected.json").display());
     let mut simulate = pipeline.simulate(&["--count=100000", "--rate=20000", &expected])?;
     // Taken by the first and settled in Kafka; the second has none of it.
-    until("rows at the first", || Ok(ensure!(rows(&shard.a, &pipeline)? > 1000, "too few")))?;
+    until("rows at the first", || {
+        ensure!(rows(&shard.a, &pipeline)? > 1000, "too few");
+        Ok(())
+    })?;
     shard.a.kill()?;
     ensure!(rows(&shard.b, &pipeline)? == 0, "the second has fetched");
     shard.fetches(&shard.b, &pipeline, "START")?;
-    until("rows at the second", || Ok(ensure!(rows(&shard.b, &pipeline)? > 0, "none")))?;
+    until("rows at the second", || {
+        ensure!(rows(&shard.b, &pipeline)? > 0, "none");
+        Ok(())
+    })?;
     ensure!(simulate.end()?.success(), "the simulator failed");
     shard.a.restart()?;
     let expected = finish(&pipeline, &mut simulate, &mut process)?;
@@ -209,7 +228,8 @@ fn a_replica_that_knows_the_token_but_not_yet_the_rows_is_waited_for() -> Result
         let said = process.said("An insert was not taken; it is repeated");
         let waits =
             said.iter().any(|line| line["answer"].as_str().is_some_and(|a| a.contains("inserts of other replicas to fetch")));
-        Ok(ensure!(waits, "{:?}", said.last()))
+        ensure!(waits, "{:?}", said.last());
+        Ok(())
     })?;
     ensure!(front.answers.load(Ordering::SeqCst) == 0, "no answer was swallowed");
     ensure!(process.said("inserting under a new token").is_empty(), "it was taken for lost");

@@ -112,14 +112,17 @@ pub(crate) fn explain(e: TransactionError, id: &str) -> anyhow::Error {
     }
 }
 
+/// A record that letters came from: topic, position, Kafka time.
+type Record<'a> = (&'a str, Place, i64);
+
 impl Plan {
     fn make(config: &Config, args: &Args) -> anyhow::Result<Self> {
         let shelf = Shelf::read(config, |_, _| {})?;
-        for place in args.places.iter().filter(|place| !shelf.letters.contains_key(place)) {
+        if let Some(place) = args.places.iter().find(|place| !shelf.letters.contains_key(place)) {
             anyhow::bail!("{place}: no dead letter there; `bounceflow dead-letter list` names examples");
         }
         let mut plan = Self::default();
-        let mut records: BTreeMap<(&str, Place, i64), Vec<(Place, &Letter)>> = BTreeMap::new();
+        let mut records: BTreeMap<Record<'_>, Vec<(Place, &Letter)>> = BTreeMap::new();
         for (place, letter) in &shelf.letters {
             records.entry((shelf.topic(letter), letter.source, letter.timestamp)).or_default().push((*place, letter));
         }

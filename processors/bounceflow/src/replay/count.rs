@@ -145,7 +145,7 @@ impl Counter<'_> {
                             consumer.start(&[(range.topic.clone(), range.partition, chunk.first)])?;
                             continue;
                         }
-                        if chunk.failures.len() as u64 >= CHUNK_ROWS || chunk.failures.bytes() >= CHUNK_BYTES {
+                        if chunk.failures.len() >= CHUNK_ROWS || chunk.failures.bytes() >= CHUNK_BYTES {
                             chunk.last = message.offset();
                         }
                     }

@@ -121,9 +121,9 @@ fn unfolded(table: &str, counts: &str, condition: &str) -> String {
 /// Rows of one key added up, those that count something.
 fn added(rows: &str) -> String {
     let map = |m: &&str| format!("mapFilter((k, v) -> v != 0, sumMap(r.{m}))");
-    let sums: Vec<String> = COUNTS.iter().map(|c| format!("sum(r.{c})")).chain(MAPS.iter().map(|m| map(&m))).collect();
+    let sums: Vec<String> = COUNTS.iter().map(|c| format!("sum(r.{c})")).chain(MAPS.iter().map(&map)).collect();
     let counts = COUNTS.iter().map(|c| format!("sum(r.{c}) != 0"));
-    let anything: Vec<String> = counts.chain(MAPS.iter().map(|m| format!("notEmpty({})", map(&m)))).collect();
+    let anything: Vec<String> = counts.chain(MAPS.iter().map(|m| format!("notEmpty({})", map(m)))).collect();
     format!("SELECT {KEY}, {} FROM ({rows}) AS r GROUP BY {KEY} HAVING {}", sums.join(", "), anything.join(" OR "))
 }
 

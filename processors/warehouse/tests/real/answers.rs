@@ -166,14 +166,14 @@ async fn a_server_without_time_or_room_is_asked_again() {
     let answer = send(&db, &[("max_execution_time", "1"), ("function_sleep_max_microseconds_per_block", "0")], &ten).await;
     check(&answer, 159, "imeout", Verdict::Retry);
 
-    let insert = send(&db, &[("query_id", "victim_of_answers"), ("function_sleep_max_microseconds_per_block", "0")], &ten);
+    let sent = send(&db, &[("query_id", "victim_of_answers"), ("function_sleep_max_microseconds_per_block", "0")], &ten);
     let kill = async {
         while db.query("SELECT count() FROM system.processes WHERE query_id = 'victim_of_answers'") == "0" {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
         db.query("KILL QUERY WHERE query_id = 'victim_of_answers' ASYNC");
     };
-    let (answer, ()) = tokio::join!(insert, kill);
+    let (answer, ()) = tokio::join!(sent, kill);
     check(&answer, 394, "", Verdict::Retry);
     db.query("DROP VIEW DB.slow_mv");
 
