@@ -38,6 +38,8 @@ const FRESH: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// The same where nobody answered: to knock costs nothing, and what waits for a server that is back adds to the backlog.
 const MAX_BACKOFF_UNANSWERED: Duration = Duration::from_secs(3);
+/// Room of a batch beyond its limit: it is full once a record has passed that. Bytes.
+const ROOM_FOR_A_RECORD: usize = 1 << 20;
 /// Records taken between two looks at the clock.
 const CLOCK_EVERY: usize = 500;
 /// The longest wait for a record, or for an insert to end.
@@ -292,6 +294,7 @@ impl<'t> Worker<'t> {
         let Some(partition) = self.partitions.iter_mut().find(|p| p.number == number && p.topic == topic) else {
             return Ok(true);
         };
+        let behind = matches!(partition.stage, Stage::Pending(_));
         let batch = match &mut partition.stage {
             Stage::Filling(batch) if !partition.away => batch,
             Stage::Pending(pending) if !partition.away => &mut pending.next,
@@ -306,6 +309,9 @@ impl<'t> Worker<'t> {
             let why =
                 format!("the log does not hold the record at offset {} any more, so the range cannot be repeated", again.last);
             return self.halt(consumer, (topic.to_owned(), number), why).map(|()| true);
+        }
+        if batch.records == 0 {
+            batch.builder.reserve(self.task.config.sink.max_bytes + ROOM_FOR_A_RECORD);
         }
         let timestamp = message.timestamp().to_millis().unwrap_or(0);
         let pushed = match push(&self.schemas, partition.table, &mut batch.builder, message) {
@@ -328,6 +334,11 @@ impl<'t> Worker<'t> {
         };
         match pushed {
             Ok(()) => {}
+            // Said once the batch before it is settled: a halt would leave that one open.
+            Err(AvroError::UnknownFingerprint(_)) if behind => {
+                partition.away = true;
+                return Ok(true);
+            }
             Err(e @ AvroError::UnknownFingerprint(_)) => {
                 let why = format!(
                     "offset {offset}: {e}, and the topic of schemas does not have it: upgrade this sink to the writer's version"

@@ -132,6 +132,12 @@ impl BlockBuilder {
         self.writer.len()
     }
 
+    /// Makes room for a block of this many bytes at once: one that grows by doubling leaves as much behind in the allocator as it
+    /// holds. Memory that is never written to costs nothing.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.writer.reserve(bytes);
+    }
+
     /// Adds a row of [`Table::Failures`].
     pub fn push_failure(&mut self, failure: &Failure<'_>, at: LogPosition<'_>) {
         debug_assert_eq!(self.table, Table::Failures);

@@ -17,6 +17,11 @@ impl RowWriter {
         self.bytes.len()
     }
 
+    /// Makes room for this many bytes at once.
+    pub(crate) fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve_exact(bytes);
+    }
+
     pub(crate) fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }

@@ -64,11 +64,15 @@ impl Load {
         Ok(lag)
     }
 
-    /// Waits until everything sent is settled and covered once; says what went through.
+    /// Events a second that really were sent by now: a machine that is busy sends fewer than it is asked to.
+    fn rate(&self) -> Result<f64> {
+        let sent: i64 = self.pipeline.kafka.ends(&self.pipeline.topic("events"), false)?.iter().sum();
+        Ok(sent as f64 / self.started.elapsed().as_secs_f64())
+    }
+
+    /// Waits until everything sent is settled and covered once.
     fn finish(&mut self) -> Result<()> {
         ensure!(self.simulate.end()?.success(), "simulate failed: {}", self.simulate.log());
-        let sent: i64 = self.pipeline.kafka.ends(&self.pipeline.topic("events"), false)?.iter().sum();
-        println!("  {:.0} events/s were sent", sent as f64 / self.started.elapsed().as_secs_f64());
         self.pipeline.settled("classify")?;
         self.pipeline.settled("sink")?;
         self.pipeline.succeed(&["audit"])?;
@@ -87,7 +91,7 @@ pub(crate) fn calm(rate: u64, seconds: u64) -> Result<Vec<(&'static str, f64)>> 
     while load.simulate.runs()? {
         std::thread::sleep(SAMPLE);
     }
-    let lag = load.lag()?;
+    let (rate, lag) = (load.rate()?, load.lag()?);
     load.finish()?;
     let mut times: BTreeMap<(String, i32), Vec<i64>> = BTreeMap::new();
     for insert in load.pipeline.inserts()? {
@@ -102,8 +106,8 @@ pub(crate) fn calm(rate: u64, seconds: u64) -> Result<Vec<(&'static str, f64)>> 
         println!("  {table}/{partition}: {} inserts in {intervals:.1} intervals: {per_interval:.2} each", at.len());
         most = most.max(per_interval);
     }
-    println!("  {lag} records were waiting as the traffic ended");
-    Ok(vec![("inserts_per_flush_interval", most), ("calm_events_per_s", rate as f64)])
+    println!("  {rate:.0} events/s were sent; {lag} records were waiting as the traffic ended");
+    Ok(vec![("inserts_per_flush_interval", most), ("calm_events_per_s", rate)])
 }
 
 /// Active parts over a long run.
@@ -134,8 +138,10 @@ pub(crate) fn parts(rate: u64, seconds: u64) -> Result<Vec<(&'static str, f64)>>
             span.clear();
         }
     }
+    let rate = load.rate()?;
+    println!("  {rate:.0} events/s were sent");
     load.finish()?;
-    Ok(vec![("max_parts", most as f64), ("parts_run_s", seconds as f64), ("parts_events_per_s", rate as f64)])
+    Ok(vec![("max_parts", most as f64), ("parts_run_s", seconds as f64), ("parts_events_per_s", rate)])
 }
 
 /// ClickHouse is killed for a while under load: the time from its return until the sink is as close behind as before.
@@ -158,12 +164,12 @@ pub(crate) fn outage(rate: u64, seconds: u64) -> Result<Vec<(&'static str, f64)>
         ensure!(back.elapsed() < Duration::from_secs(300), "the sink does not catch up: {} records behind", load.lag()?);
         std::thread::sleep(SAMPLE / 8);
     }
-    let took = back.elapsed().as_secs_f64();
+    let (took, rate) = (back.elapsed().as_secs_f64(), load.rate()?);
     ensure!(load.simulate.runs()?, "the traffic ended before the sink had caught up");
     let peak = memory_mb(load.sink.pid(), "VmHWM")?;
     let bound = memory::bound_mb(INPUTS as usize + 2);
     println!(
-        "  {behind} records behind, usually up to {usual}; caught up {took:.1} s after ClickHouse was back; \
+        "  {rate:.0} events/s; {behind} records behind, usually up to {usual}; caught up {took:.1} s after ClickHouse was back; \
          sink {before:.0} MB before, {peak:.0} MB at most, bound {bound:.0} MB"
     );
     load.finish()?;
@@ -171,7 +177,7 @@ pub(crate) fn outage(rate: u64, seconds: u64) -> Result<Vec<(&'static str, f64)>
         ("outage_catch_up_s", took),
         ("outage_peak_mb", peak),
         ("bound_mb", bound),
-        ("outage_events_per_s", rate as f64),
+        ("outage_events_per_s", rate),
         ("outage_records_behind", behind as f64),
     ])
 }

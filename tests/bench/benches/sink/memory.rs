@@ -2,9 +2,8 @@
 
 /// `sink.max_bytes`
 const BLOCK_MB: f64 = 32.0;
-/// What the consumer reads ahead (`queued.max.messages.kbytes`), and one more answer of the broker beyond that (1 MiB of each
-/// partition, unpacked).
-const AHEAD_MB: f64 = 64.0;
+/// What the consumer reads ahead: `queued.max.messages.kbytes` of payloads, and as much for the client's account of them.
+const AHEAD_MB: f64 = 2.0 * 64.0;
 /// The process itself: code, threads, schemas, clients.
 const BASE_MB: f64 = 64.0;
 

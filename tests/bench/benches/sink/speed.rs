@@ -9,9 +9,12 @@ use bounceflow_end_to_end::Pipeline;
 use bounceflow_warehouse::Table;
 
 use crate::blocks::{self, Stored};
+use crate::memory;
 
 /// Time without a record after which a topic counts as stuck.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// Partitions of a sink here: four of failures, one of rates, one of alerts.
+const ASSIGNED: usize = 6;
 /// Connections of the bare client: as many as a sink may use, one per partition of the failures. The fastest is the ceiling.
 const CONNECTIONS: [usize; 3] = [1, 2, 4];
 
@@ -58,7 +61,10 @@ pub(crate) fn run(events: u64, rounds: u64) -> Result<Vec<(&'static str, f64)>> 
     println!("  {} failures; {} batches with {} rows of rates", filled.failures, filled.batches, filled.rate_rows);
     let failures = compare(&filled, Table::Failures, rounds)?;
     let rates = compare(&filled, Table::Batches, rounds)?;
+    let held = held(&filled)?;
     Ok(vec![
+        ("backlog_outage_peak_mb", held),
+        ("bound_mb", memory::bound_mb(ASSIGNED)),
         ("sink_rows_per_s", failures.sink),
         ("server_rows_per_s", failures.server),
         ("ratio_failures", failures.ratio),
@@ -188,6 +194,32 @@ fn compare(filled: &Filled, table: Table, rounds: u64) -> Result<Speed> {
     };
     println!("  median: sink {:.0}/s, server {:.0}/s, ratio {:.3}", speed.sink, speed.server, speed.ratio);
     Ok(speed)
+}
+
+/// ClickHouse dies while the sink works through a backlog of failures: its peak memory in MB once nothing moves any more.
+fn held(filled: &Filled) -> Result<f64> {
+    let pipeline = filled.pipeline(Table::Failures, "held")?;
+    let mut role = pipeline.run("sink", 0, &[])?;
+    let rows = [("table", Table::Failures.name())];
+    while role.metric("bounceflow_sink_rows_total", &rows)? == 0.0 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    pipeline.servers.clickhouse.kill()?;
+    std::thread::sleep(PATIENCE);
+    let peak = memory_mb(role.pid(), "VmHWM")?;
+    println!(
+        "\n  backlog without ClickHouse: sink at most {peak:.0} MB, then {:.0} MB, bound {:.0} MB",
+        memory_mb(role.pid(), "VmRSS")?,
+        memory::bound_mb(ASSIGNED)
+    );
+    pipeline.servers.clickhouse.restart()?;
+    while role.metric("bounceflow_sink_rows_total", &rows)? < filled.failures as f64 {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    complete(&pipeline, filled, Table::Failures)?;
+    ensure!(role.stop()?.success(), "the sink failed: {}", role.log());
+    finish(&pipeline)?;
+    Ok(peak)
 }
 
 fn bare(pipeline: &Pipeline, filled: &Filled, table: Table, blocks: &[Stored], connections: usize) -> Result<Duration> {
