@@ -27,7 +27,8 @@ fn insert(server: &ClickHouse, from: u64, to: u64) {
 }
 
 fn synced(server: &ClickHouse) -> String {
-    server.query("SYSTEM SYNC REPLICA d.t").unwrap();
+    // A server that has just come back may still hold the session of before.
+    until(|| server.query("SYSTEM SYNC REPLICA d.t"));
     server.query("SELECT count(), sum(n), sum(cityHash64(text)) FROM d.t").unwrap()
 }
 
