@@ -35,7 +35,7 @@ impl Replicas {
     pub fn new(settings: Settings) -> Result<Self, WarehouseError> {
         let urls = [&settings.url].into_iter().chain(&settings.further);
         let replica = |url: &String| {
-            let warehouse = Warehouse::new(Settings { url: url.clone(), ..settings.clone() })?;
+            let warehouse = Warehouse::new(Settings { url: url.clone(), further: Vec::new(), ..settings.clone() })?;
             Ok(Replica { warehouse, checked: AtomicBool::new(false) })
         };
         Ok(Self { all: urls.map(replica).collect::<Result<_, WarehouseError>>()?, current: AtomicUsize::new(0) })

@@ -50,7 +50,11 @@ impl Replication {
     /// With `ON CLUSTER` behind the name of what is created, altered or dropped.
     pub(crate) fn on_cluster(&self, statement: &str) -> Result<String, WarehouseError> {
         let Some(cluster) = &self.cluster else { return Ok(statement.to_owned()) };
-        let begin: usize = statement.split_inclusive('\n').take_while(|line| line.starts_with("--")).map(str::len).sum();
+        let begin: usize = statement
+            .split_inclusive('\n')
+            .take_while(|line| line.starts_with("--") || line.trim().is_empty())
+            .map(str::len)
+            .sum();
         let head = HEADS.iter().find(|head| statement[begin..].starts_with(*head)).ok_or_else(|| {
             let line = statement[begin..].lines().next().unwrap_or_default();
             WarehouseError::Settings(format!("a statement that cannot be run ON CLUSTER: {line}"))
