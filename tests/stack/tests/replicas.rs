@@ -33,7 +33,6 @@ fn synced(server: &ClickHouse) -> String {
 }
 
 #[test]
-#[ignore = "the test servers that exchange parts fail a checksum: replication is not proven yet"]
 fn parts_reach_the_other_replica_and_repeats_are_known_there() {
     let keeper = Keeper::start().unwrap();
     let (a, b) = (start(&keeper, "a"), start(&keeper, "b"));
