@@ -10,7 +10,9 @@ mod kafka;
 mod transactions;
 mod warehouse;
 mod wait;
+mod dice;
 
+pub use dice::Dice;
 pub use kafka::{Committed, Group, Incoming, Intent, Kafka, Outgoing};
 pub use pipeline::{Builder, Pipeline};
 pub use process::Process;

@@ -7,7 +7,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use bounceflow_end_to_end::{Group, Incoming, Pipeline, Process, differences};
+use bounceflow_end_to_end::{Dice, Group, Incoming, Pipeline, Process, differences};
 use serde_json::json;
 
 const EVENTS: u64 = 1_200_000;
@@ -34,7 +34,7 @@ fn nothing_is_lost_and_nothing_counted_twice_while_processes_are_killed() -> Res
         &format!("--expected={}", expected.display()),
         &format!("--garbage-file={}", garbage.display()),
     ])?;
-    let (mut dice, mut kills) = (Dice(SEED), Kills::default());
+    let (mut dice, mut kills) = (Dice::new(SEED), Kills::default());
     while simulate.runs()? {
         team.kill_one(&mut dice, &mut kills)?;
     }
@@ -170,19 +170,6 @@ impl<'p> Team<'p> {
             ensure!(process.stop()?.success(), "{} did not end well", process.name());
         }
         Ok(())
-    }
-}
-
-/// SplitMix64: the moments of the kills can be had again by the seed.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % end
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use bounceflow_end_to_end::{Outgoing, Pipeline, Process, differences, until};
+use bounceflow_end_to_end::{Dice, Outgoing, Pipeline, Process, differences, until};
 use serde_json::{Value, json};
 
 const REPLY: &str = "550 5.7.1 The quokka of 192.0.2.7 says no";
@@ -200,7 +200,7 @@ fn a_kill_at_any_moment_costs_nothing_while_traffic_flows() -> Result<()> {
     let mut simulate = pipeline.simulate(&live)?;
     pipeline.wait_for_value("SELECT sum(items) > 125000 FROM {db}.batches", "1")?;
 
-    let mut dice = Dice(20_261_122);
+    let mut dice = Dice::new(20_261_122);
     let (mut counting, mut struck) = (0, BTreeMap::new());
     // The second takes what the first wrote, and what has come since.
     for category in ["policy", "spam_content"] {
@@ -304,19 +304,6 @@ fn killed(pipeline: &Pipeline, process: &mut Process, id: u64, while_it_is: &str
 
 fn state(pipeline: &Pipeline, id: u64) -> Result<String> {
     pipeline.value(&format!("SELECT argMax(state, (sequence, changed_at)) FROM {{db}}.replays WHERE id = {id}"))
-}
-
-/// SplitMix64: the moments of the kills can be had again by the seed.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % end
-    }
 }
 
 #[test]

@@ -6,11 +6,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use bounceflow_end_to_end::{Pipeline, Process, Servers, until};
+use bounceflow_end_to_end::{Dice, Pipeline, Process, Servers, until};
 use bounceflow_stack::{ClickHouseOptions, KafkaOptions};
 
 use crate::cells::{Cell, Servers as Needed};
-use crate::dice::Dice;
 use crate::proxy::Proxy;
 
 /// The message of a failpoint that strikes.

@@ -2,7 +2,6 @@
 //! traffic flows, and every count compared with the simulator's own. This file owns the command line and the order of the cells.
 
 mod cells;
-mod dice;
 mod field;
 mod figures;
 mod proxy;

@@ -1,16 +1,16 @@
 //! Chance that can be had again by its seed (SplitMix64).
 
-/// The dice of one cell.
-pub(crate) struct Dice(u64);
+/// The moments of one test.
+pub struct Dice(u64);
 
 impl Dice {
     /// Another seed, other moments.
-    pub(crate) fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
     /// From 0 up to, not including, `end`.
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
+    pub fn below(&mut self, end: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
