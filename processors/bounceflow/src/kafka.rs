@@ -203,7 +203,7 @@ impl Consumer {
 
     /// The end of a partition's log.
     pub fn end_of(&self, topic: &str, partition: i32) -> Result<i64, KafkaError> {
-        Ok(self.inner.fetch_watermarks(topic, partition, CALL_TIMEOUT)?.1)
+        Ok(self.bounds(topic, partition)?.1)
     }
 
     /// What a partition's log holds: its first offset, and its end.
@@ -272,11 +272,10 @@ impl Reader {
     pub fn open_at(properties: &BTreeMap<String, String>, topic: &str, offset: i64) -> Result<Self, KafkaError> {
         let config = consumer_config(properties, READER);
         let consumer = Consumer { inner: BaseConsumer::from_config_and_context(&config, Context::default())? };
-        let metadata = consumer.inner.fetch_metadata(Some(topic), CALL_TIMEOUT)?;
-        let partitions = metadata.topics().first().map_or(0, |t| t.partitions().len()) as i32;
+        let partitions = consumer.partitions(topic)?;
         let mut positions = Vec::new();
         for partition in 0..partitions {
-            let (low, high) = consumer.inner.fetch_watermarks(topic, partition, CALL_TIMEOUT)?;
+            let (low, high) = consumer.bounds(topic, partition)?;
             let first = low.max(offset);
             if high > first {
                 positions.push((topic.to_owned(), partition, first));
@@ -324,38 +323,40 @@ impl Reader {
 
 /// How many partitions a topic has. An error where there is none.
 pub fn partitions_in(properties: &BTreeMap<String, String>, topic: &str) -> anyhow::Result<i32> {
-    let consumer: BaseConsumer<Context> =
-        BaseConsumer::from_config_and_context(&consumer_config(properties, READER), Context::quiet())?;
-    let metadata = consumer.fetch_metadata(Some(topic), CALL_TIMEOUT).map_err(|e| {
+    let partitions = outsider(properties, "read_committed")?.partitions(topic).map_err(|e| {
         anyhow::anyhow!("Kafka does not answer at {}: {e}", properties.get("bootstrap.servers").map_or("", String::as_str))
     })?;
-    let partitions = metadata.topics().first().map_or(0, |t| t.partitions().len());
     anyhow::ensure!(partitions > 0, "topic {topic} is missing; `bounceflow create-topics` makes bounceflow's own");
-    Ok(partitions as i32)
+    Ok(partitions)
 }
 
 /// The end of each partition, behind what open transactions have written so far.
 pub fn ends(properties: &BTreeMap<String, String>, topic: &str) -> anyhow::Result<Vec<i64>> {
-    watermarks(properties, topic, "read_uncommitted")
+    let partitions = partitions_in(properties, topic)?;
+    Ok(ends_seen(&outsider(properties, "read_uncommitted")?, topic, partitions)?)
 }
 
 /// Waits until every transaction that is in the topic by now is committed or aborted: what a reader sees then is all of it.
 pub fn wait_until_stable(properties: &BTreeMap<String, String>, topic: &str) -> anyhow::Result<()> {
     let ends = ends(properties, topic)?;
+    let reader = outsider(properties, "read_committed")?;
     let patience = Instant::now() + 6 * CALL_TIMEOUT;
-    while watermarks(properties, topic, "read_committed")?.iter().zip(&ends).any(|(stable, end)| stable < end) {
+    while ends_seen(&reader, topic, ends.len() as i32)?.iter().zip(&ends).any(|(stable, end)| stable < end) {
         anyhow::ensure!(Instant::now() < patience, "{topic}: a transaction stays open; run this again later");
         std::thread::sleep(Duration::from_millis(50));
     }
     Ok(())
 }
 
-fn watermarks(properties: &BTreeMap<String, String>, topic: &str, isolation: &str) -> anyhow::Result<Vec<i64>> {
+/// Asks about topics and reads nothing.
+fn outsider(properties: &BTreeMap<String, String>, isolation: &str) -> Result<Consumer, KafkaError> {
     let mut config = consumer_config(properties, READER);
     config.set("isolation.level", isolation);
-    let consumer: BaseConsumer<Context> = BaseConsumer::from_config_and_context(&config, Context::quiet())?;
-    let partitions = partitions_in(properties, topic)?;
-    (0..partitions).map(|partition| Ok(consumer.fetch_watermarks(topic, partition, CALL_TIMEOUT)?.1)).collect()
+    Ok(Consumer { inner: BaseConsumer::from_config_and_context(&config, Context::quiet())? })
+}
+
+fn ends_seen(consumer: &Consumer, topic: &str, partitions: i32) -> Result<Vec<i64>, KafkaError> {
+    (0..partitions).map(|partition| consumer.end_of(topic, partition)).collect()
 }
 
 /// How a transaction failed.

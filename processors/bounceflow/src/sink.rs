@@ -2,7 +2,8 @@
 //!
 //! Read it from the top: [`run`] prepares, [`Worker::turn`] fills batches and flushes them, [`Worker::flush`] takes ripe batches
 //! through intent, insert and offset. A partition is filling, pending (its batch is closed, its intent committed; the next one grows
-//! while ClickHouse takes it) or halted; each is on its own. **Invariant:** the offset moves past a range only when ClickHouse has it, by a transaction a newer owner would refuse.
+//! while ClickHouse takes it) or halted; each is on its own. **Invariant:** the offset moves past a range only when ClickHouse has it, by a
+//! transaction a newer owner would refuse.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

@@ -28,7 +28,7 @@ const FURTHEST: &str = "ifNull(maxOrNull(last) OVER (PARTITION BY topic, partiti
     ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), first - 1)";
 
 /// The counts of a row, as both tables name them.
-const COUNTS: [&str; 10] = [
+pub(crate) const COUNTS: [&str; 10] = [
     "deliveries",
     "first_attempts",
     "hard",
@@ -42,7 +42,7 @@ const COUNTS: [&str; 10] = [
 ];
 
 /// The totals over categories in `batches`, and the maps they are the totals of in `delivery_rates`.
-const CATEGORIES: [(&str, &str); 3] = [
+pub(crate) const CATEGORIES: [(&str, &str); 3] = [
     ("categorized_bounces", "bounce_categories"),
     ("categorized_deferrals", "deferral_categories"),
     ("categorized_late_bounces", "late_bounce_categories"),

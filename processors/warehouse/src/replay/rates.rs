@@ -5,26 +5,14 @@
 //! `replay_N_difference`; the copy that takes the place of a month is added up before anybody sees it.
 
 use super::{Replay, in_old, of};
+use crate::audit::{CATEGORIES, COUNTS};
 use crate::block::Table;
 use crate::client::Warehouse;
 use crate::error::WarehouseError;
 
 const KEY: &str = "minute, isp, identity, sending_ip, campaign";
 
-const COUNTS: [&str; 10] = [
-    "deliveries",
-    "first_attempts",
-    "hard",
-    "soft",
-    "deferred",
-    "blocked",
-    "blocked_deferrals",
-    "complaints",
-    "late_bounces",
-    "drops",
-];
-
-const MAPS: [&str; 3] = ["bounce_categories", "deferral_categories", "late_bounce_categories"];
+const MAPS: [&str; 3] = [CATEGORIES[0].1, CATEGORIES[1].1, CATEGORIES[2].1];
 
 impl Warehouse {
     /// Fills `replay_N_difference`: what the new rows of batches add less what the old ones added.
