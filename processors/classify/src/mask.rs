@@ -1,6 +1,7 @@
 //! What in a word varies from reply to reply, and the placeholder it becomes: two replies that say the same read the same.
 //! Codes and short tokens of providers (`tss04`, `rp-001`, `aup#1260`) stay, since rules need them. Decides nothing.
 
+use crate::bytes::append;
 use crate::scan::{AT, COLON, DIGIT, DOT, INNER, LETTER, SLASH, Scan, flags_of};
 
 /// Hosts that are themselves the message: block lists and lookup pages. Their own labels stay, longer ones are keys.
@@ -94,7 +95,7 @@ impl Scan {
         if self.is_user(word) {
             return self.hole(b"<user>");
         }
-        self.out.extend_from_slice(word);
+        append(&mut self.out, word);
     }
 
     /// A name that stands where a local part does: quoted after "user", or right after "unknown user".

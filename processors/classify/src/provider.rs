@@ -1,6 +1,8 @@
 //! Families of providers: what rules call a provider, and a hint from host or domain where nobody resolved one.
 //! The full tables of providers are the enrichment's; this knows only what rules distinguish.
 
+use std::sync::LazyLock;
+
 /// One backend that answers with one set of replies.
 struct Family {
     id: &'static str,
@@ -49,15 +51,39 @@ pub(crate) fn resolve<'a>(isp: &'a str, host: &str, domain: &str) -> &'a str {
         return isp;
     }
     let host = host.trim_end_matches('.');
-    if !host.is_empty()
-        && let Some(f) = FAMILIES.iter().find(|f| f.hosts.iter().any(|h| has_suffix(host, h)))
-    {
-        return f.id;
-    }
-    if domain.is_empty() {
-        return isp;
-    }
-    FAMILIES.iter().find(|f| f.domains.iter().any(|d| d.eq_ignore_ascii_case(domain))).map_or(isp, |f| f.id)
+    first_of(&HOSTS, host, |name| has_suffix(host, name))
+        .or_else(|| first_of(&DOMAINS, domain, |name| name.eq_ignore_ascii_case(domain)))
+        .unwrap_or(isp)
+}
+
+/// A name of a family, with the end of it that is compared first: every reply of nobody's table is held against all of them.
+struct Name {
+    end: u64,
+    mask: u64,
+    name: &'static str,
+    id: &'static str,
+}
+
+static HOSTS: LazyLock<Box<[Name]>> = LazyLock::new(|| names(|f| f.hosts));
+static DOMAINS: LazyLock<Box<[Name]>> = LazyLock::new(|| names(|f| f.domains));
+
+fn names(of: impl Fn(&Family) -> &'static [&'static str]) -> Box<[Name]> {
+    let pairs = FAMILIES.iter().flat_map(|f| of(f).iter().map(|name| (*name, f.id)));
+    pairs.map(|(name, id)| Name { end: end(name), mask: u64::MAX << (64 - 8 * name.len().min(8)), name, id }).collect()
+}
+
+/// The last eight bytes, the very last one highest. All of them as if no capitals: that makes some equal that are not.
+fn end(name: &str) -> u64 {
+    let eight = name.as_bytes().last_chunk().map_or_else(
+        || name.bytes().rev().zip((0..8).rev()).fold(0, |end, (b, at)| end | u64::from(b) << (8 * at)),
+        |eight| u64::from_le_bytes(*eight),
+    );
+    eight | 0x2020_2020_2020_2020
+}
+
+fn first_of(names: &[Name], text: &str, is_it: impl Fn(&str) -> bool) -> Option<&'static str> {
+    let end = end(text);
+    names.iter().find(|n| (n.end ^ end) & n.mask == 0 && is_it(n.name)).map(|n| n.id)
 }
 
 /// Every id a rule means by `name`: the family and its members, or an id of the operator's own.

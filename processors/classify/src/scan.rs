@@ -1,7 +1,7 @@
 //! One pass over a diagnostic: wrappers of MTAs found, codes read, variable parts handed to the masking.
 //! Owns what a reply's text looks like around its words; must not know what any word means for a verdict.
 
-use crate::bytes::{is_blank, is_lower_case, starts_ignore_case};
+use crate::bytes::{PADDING, is_blank, is_lower_case, letters_at, starts_ignore_case};
 use crate::codes::{EnhancedCode, reply_code};
 use crate::command::Command;
 use crate::wrapper::spaced_qmail_log;
@@ -43,7 +43,7 @@ const fn classes() -> [u8; 256] {
 pub(crate) struct Scan {
     /// The masked text.
     pub(crate) out: Vec<u8>,
-    /// The text being read, in lower case.
+    /// The text being read, in lower case, and [`PADDING`] after it.
     lower: Vec<u8>,
     /// Scratch: a part of a URL.
     pub(crate) word: Vec<u8>,
@@ -84,6 +84,7 @@ impl Scan {
         lower.clear();
         lower.extend_from_slice(bytes);
         lower.make_ascii_lowercase();
+        lower.extend_from_slice(&PADDING);
         let mut i = 0;
         while i < bytes.len() && !self.done {
             let b = bytes[i];
@@ -103,8 +104,9 @@ impl Scan {
         self.unwrap_reply();
     }
 
-    /// Reads the word that starts at `start` of the text in lower case; returns where it ends.
-    fn word_at(&mut self, bytes: &[u8], start: usize) -> usize {
+    /// Reads the word that starts at `start` of the text in lower case, which [`PADDING`] follows; returns where it ends.
+    fn word_at(&mut self, padded: &[u8], start: usize) -> usize {
+        let bytes = &padded[..padded.len() - PADDING.len()];
         if matches!(bytes[start..], [b'h' | b'f', b't', ..] | [b'w', b'w', ..])
             && let Some(end) = url_end(&bytes[start..])
         {
@@ -113,7 +115,9 @@ impl Scan {
             self.passed();
             return start + end;
         }
-        let (mut i, mut flags) = (start, 0);
+        // Most words are letters only, and most of a reply's time would go to asking each of them what it is.
+        let mut i = start + letters_at(padded, start);
+        let mut flags = if i > start { LETTER } else { 0 };
         while let Some(&b) = bytes.get(i) {
             let class = CLASS[usize::from(b)];
             if class == BREAK {
