@@ -26,7 +26,7 @@ use crate::stop::Stop;
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A transaction left open by a dead process blocks readers for this long; the same `transactional.id` coming back ends it at once.
-const TRANSACTION_TIMEOUT_MS: &str = "10000";
+pub const TRANSACTION_TIMEOUT_MS: &str = "10000";
 
 /// The largest record bounceflow writes, so that whatever it could read it can dead-letter. Bytes.
 const MAX_RECORD_BYTES: &str = "67108864";
@@ -217,13 +217,28 @@ impl Consumer {
         Ok(metadata.topics().first().map_or(0, |t| t.partitions().len()) as i32)
     }
 
-    /// Starts (again) at these offsets, and at nothing else.
+    /// Starts (again) at these offsets, and at nothing else; ends every pause.
+    ///
+    /// Where exactly these partitions are read already, they are only moved. Assigned anew they would be stopped and started, and a
+    /// rebalance that comes before they have stopped ends the process: librdkafka (to 2.15) stops them twice and asserts, its issue 5573.
     pub fn start(&self, positions: &[(String, i32, i64)]) -> Result<(), KafkaError> {
         let mut list = TopicPartitionList::new();
         for (topic, partition, offset) in positions {
             list.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
         }
-        self.inner.assign(&list)
+        let read = self.inner.assignment()?;
+        let same = read.count() == list.count() && positions.iter().all(|(t, p, _)| read.find_partition(t, *p).is_some());
+        if positions.is_empty() || !same || self.move_to(list.clone()).is_err() {
+            self.inner.assign(&list)?;
+        }
+        // A pause outlives the assignment it was made in.
+        self.inner.resume(&list)
+    }
+
+    /// An error where one of them is not read just now, as after its offset was not in the log.
+    fn move_to(&self, list: TopicPartitionList) -> Result<(), KafkaError> {
+        let moved = self.inner.seek_partitions(list, CALL_TIMEOUT)?;
+        moved.elements().iter().try_for_each(|element| element.error())
     }
 
     /// Stops handing out records of a partition; the rest goes on, and so does membership.

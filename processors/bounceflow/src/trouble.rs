@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::health::Loop;
-use crate::kafka::{Producer, TransactionError};
+use crate::kafka::{Producer, TRANSACTION_TIMEOUT_MS, TransactionError};
 use crate::schemas;
 use crate::stop::Stop;
 
@@ -83,7 +83,9 @@ impl Trouble {
         match self {
             Self::End(e) => Err(e),
             Self::Transaction(TransactionError::Fenced(e)) => Err(anyhow::anyhow!(
-                "another process took over transactional.id {transactional_id} ({e}): give each process of a role an `ordinal` of its own"
+                "transactional.id {transactional_id} was taken over ({e}): by another process with this `ordinal` (give each of a role its \
+                 own), or by Kafka, as it does with a transaction that stands still for {TRANSACTION_TIMEOUT_MS} ms while a process \
+                 sleeps or a broker is lost. Nothing is lost; if nobody else runs under this id, start it again"
             )),
             Self::Transaction(TransactionError::Fatal(error)) => {
                 tracing::warn!(transactional_id, %error, "The producer is of no more use; making a new one");

@@ -4,6 +4,7 @@
 mod forced;
 mod zombies;
 mod members;
+mod panics;
 mod clickhouse;
 mod answers;
 mod kafka;
@@ -88,6 +89,7 @@ pub(crate) const CELLS: &[Cell] = &[
     ),
     Cell::new("classify-kill-during-commit", "classify dies within the commit", forced::classify_during_commit),
     Cell::new("classify-kill-after-commit", "classify dies when the commit is done", forced::classify_after_commit),
+    Cell::new("classify-panic", "classify panics over records, which are sent again from the dead letter", panics::classify),
     Cell::new("random-kills", "30 kills of either role at random", members::random_kills),
     Cell::new("classify-zombie", "classify sleeps through its expulsion, also before a commit", zombies::classify).ordered(slow),
     Cell::new("sink-zombie", "the sink sleeps through its expulsion with an intent open", zombies::sink).ordered(slow),
@@ -113,7 +115,8 @@ pub(crate) const CELLS: &[Cell] = &[
     Cell::new("kafka-one-of-three-killed", "three brokers, each killed in turn", kafka::one_of_three)
         .on(Servers::ThreeBrokers)
         .supervised()
-        .ordered(slow),
+        // Long enough for each to be killed and to catch up again.
+        .ordered(|order| Order { rate: (order.events / 120).min(order.rate), ..order }),
     Cell::new("poison-first", "ClickHouse refuses the first row of a batch", poison::first).with(poison::BATCHES),
     Cell::new("poison-middle", "ClickHouse refuses a row in the middle of a batch", poison::middle).with(poison::BATCHES),
     Cell::new("poison-last", "ClickHouse refuses the last row of a batch", poison::last).with(poison::BATCHES),
