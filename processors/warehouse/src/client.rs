@@ -176,6 +176,9 @@ const ONE_BLOCK: &[(&str, &str)] = &[
     // The view has grouped its rows: merging them once more while inserting only costs time.
     ("optimize_on_insert", "0"),
     ("input_format_defaults_for_omitted_fields", "0"),
+    // A server that loses Keeper tries for some seconds, which also settles what was under way, and then says so. By default it tries
+    // for two and a half minutes, in which another replica could have taken the block.
+    ("insert_keeper_max_retries", "5"),
 ];
 
 impl Warehouse {

@@ -64,7 +64,6 @@ fn sync(server: &ClickHouse) {
 }
 
 #[tokio::test]
-#[ignore = "the test servers that exchange parts fail a checksum: replication is not proven yet"]
 async fn the_same_migrations_make_replicated_tables_and_repeats_are_known_at_every_replica() {
     let shard = Shard::start();
     let replicas = Replicas::new(shard.settings()).unwrap();
@@ -145,7 +144,6 @@ async fn the_same_migrations_make_replicated_tables_and_repeats_are_known_at_eve
 }
 
 #[tokio::test]
-#[ignore = "the test servers that exchange parts fail a checksum: replication is not proven yet"]
 async fn servers_that_are_no_replicas_of_each_other_are_refused() {
     let keeper = Keeper::start().unwrap();
     let start = |shard, name| ClickHouse::start_own(ClickHouseOptions::default().replica(&keeper, shard, name)).unwrap();
@@ -166,7 +164,6 @@ async fn servers_that_are_no_replicas_of_each_other_are_refused() {
 }
 
 #[tokio::test]
-#[ignore = "the test servers that exchange parts fail a checksum: replication is not proven yet"]
 async fn a_dead_replica_is_passed_by_and_checked_when_its_turn_comes() {
     let shard = Shard::start();
     let replicas = Replicas::new(shard.settings()).unwrap();
@@ -187,7 +184,6 @@ async fn a_dead_replica_is_passed_by_and_checked_when_its_turn_comes() {
 
 /// The library has no queue of distributed statements; that a server reads them as meant is what can be tested with it.
 #[tokio::test]
-#[ignore = "the test servers that exchange parts fail a checksum: replication is not proven yet"]
 async fn statements_on_a_cluster_are_read_as_such() {
     let keeper = Keeper::start().unwrap();
     let server = ClickHouse::start_own(ClickHouseOptions::default().replica(&keeper, "1", "a")).unwrap();
