@@ -37,6 +37,8 @@ impl Shard {
     fn exact(&self, pipeline: &Pipeline, expected: &Totals) -> Result<()> {
         for server in [&self.a, &self.b] {
             for table in TABLES {
+                // Looks at once for parts that stood in doubt when Keeper died; else a server does so after five minutes.
+                server.query(&format!("SYSTEM RESTART REPLICA {}.{table}", pipeline.database()))?;
                 until(&format!("{table} to be in sync"), || {
                     server.query(&format!("SYSTEM SYNC REPLICA {}.{table}", pipeline.database()))
                 })?;
