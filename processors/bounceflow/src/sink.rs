@@ -846,7 +846,11 @@ impl Insert {
                 let table = self.block.table();
                 match warehouse.held(table, &self.topic, self.number, first, last).await {
                     Ok(held) if held.rows == rows => End::Written,
-                    Ok(Held { rows: there, awaits: Some(why) }) if there < rows => {
+                    Ok(Held { rows: there, awaits: Some(why), .. }) if there < rows => {
+                        End::Retry { fault: Fault::Server, message: why }
+                    }
+                    Ok(Held { rows: there, doubts: Some(why), .. }) if there > rows => {
+                        self.replicas.pass_by(warehouse);
                         End::Retry { fault: Fault::Server, message: why }
                     }
                     Ok(Held { rows: 0, .. }) => End::Lost,

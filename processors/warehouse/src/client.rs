@@ -132,6 +132,8 @@ pub struct Held {
     pub rows: u64,
     /// Why more may come by itself: this replica has not fetched yet what others took. None: this is all.
     pub awaits: Option<String>,
+    /// Why some may go by themselves: this replica has parts of which it does not know whether Keeper has them. None: all stay.
+    pub doubts: Option<String>,
 }
 
 #[derive(Row, Deserialize)]
@@ -139,6 +141,7 @@ struct ReplicaRow {
     replica_path: String,
     cut_off: bool,
     unfetched: u64,
+    unverified: u64,
     log_max_index: u64,
     log_pointer: u64,
 }
@@ -176,6 +179,9 @@ const ONE_BLOCK: &[(&str, &str)] = &[
     // The view has grouped its rows: merging them once more while inserting only costs time.
     ("optimize_on_insert", "0"),
     ("input_format_defaults_for_omitted_fields", "0"),
+    // A server that loses Keeper tries for some seconds, which also settles what was under way, and then says so. By default it tries
+    // for two and a half minutes, in which another replica could have taken the block.
+    ("insert_keeper_max_retries", "5"),
 ];
 
 impl Warehouse {
@@ -263,7 +269,8 @@ impl Warehouse {
         self.timed("count a range", query.fetch_one::<u64>()).await
     }
 
-    /// What `table` holds of offsets `first..=last` of a topic partition, and whether more may come from other replicas.
+    /// What `table` holds of offsets `first..=last` of a topic partition, whether more may come from other replicas, and whether some
+    /// may go.
     ///
     /// **Invariant:** fewer rows than expected mean that rows are missing only where `awaits` is none. A replica answers OK to the
     /// repeat of an insert as soon as Keeper knows its token, before it has the rows that another replica wrote under it; to insert
@@ -272,9 +279,13 @@ impl Warehouse {
     ///   with Keeper never sees an older state than it saw before: the server that answered OK, asked next, sees that entry;
     /// - how far this replica is stands before the count, so parts that arrive between the two are only counted more;
     /// - both questions go to one server, which the name it gives proves (an address may be a balancer's after all).
+    ///
+    /// **Invariant:** more rows than expected mean that rows are doubled only where `doubts` is none. A server that loses Keeper while it
+    /// commits a part shows the part, answers 319, and drops it minutes later if Keeper does not have it; a repeat in between finds
+    /// the token free and stores the rows beside it. Other replicas only ever get what Keeper has.
     pub async fn held(&self, table: Table, topic: &str, partition: i32, first: i64, last: i64) -> Result<Held, WarehouseError> {
         let Some(replica) = self.replica(table).await? else {
-            return Ok(Held { rows: self.count(table, topic, partition, first, last).await?, awaits: None });
+            return Ok(Held { rows: self.count(table, topic, partition, first, last).await?, awaits: None, doubts: None });
         };
         let query = self
             .client
@@ -293,14 +304,17 @@ impl Warehouse {
         } else {
             Some(format!("{} and {path} answered to one address: name each replica by its own", replica.replica_path))
         };
-        Ok(Held { rows, awaits })
+        let doubts = (replica.unverified > 0).then(|| {
+            format!("{path} will look in Keeper for {} parts (at once with SYSTEM RESTART REPLICA)", replica.unverified)
+        });
+        Ok(Held { rows, awaits, doubts })
     }
 
     /// How far this server is with a replicated table; none: the table is not replicated.
     async fn replica(&self, table: Table) -> Result<Option<ReplicaRow>, WarehouseError> {
         let query = self.client.query_raw(&format!(
-            "SELECT replica_path, CAST(is_readonly OR is_session_expired AS Bool) AS cut_off, toUInt64(inserts_in_queue) AS unfetched, log_max_index,
-                log_pointer
+            "SELECT replica_path, CAST(is_readonly OR is_session_expired AS Bool) AS cut_off, toUInt64(inserts_in_queue) AS unfetched,
+                toUInt64(parts_to_check) AS unverified, log_max_index, log_pointer
             FROM system.replicas WHERE database = currentDatabase() AND table = '{table}'"
         ));
         self.timed("read system.replicas", query.fetch_optional::<ReplicaRow>()).await
@@ -358,7 +372,7 @@ impl Warehouse {
 impl ReplicaRow {
     /// Why rows may come by themselves. `untouched`: nothing may ever have been inserted, so that an empty log is no lag.
     fn awaits(&self, untouched: bool) -> Option<String> {
-        let Self { replica_path, cut_off, unfetched, log_max_index, log_pointer } = self;
+        let Self { replica_path, cut_off, unfetched, log_max_index, log_pointer, .. } = self;
         let empty = untouched && *log_max_index == 0 && *log_pointer == 0;
         if *cut_off {
             Some(format!("{replica_path} is cut off from Keeper"))

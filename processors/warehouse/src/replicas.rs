@@ -33,6 +33,10 @@ struct Place {
 impl Replicas {
     /// Connects lazily: nothing is sent before the first call.
     pub fn new(settings: Settings) -> Result<Self, WarehouseError> {
+        let mistakes = settings.mistakes();
+        if !mistakes.is_empty() {
+            return Err(WarehouseError::Settings(mistakes.join("; ")));
+        }
         let urls = [&settings.url].into_iter().chain(&settings.further);
         let replica = |url: &String| {
             let warehouse = Warehouse::new(Settings { url: url.clone(), further: Vec::new(), ..settings.clone() })?;

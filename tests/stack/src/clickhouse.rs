@@ -318,13 +318,13 @@ fn elements(usual: &[(&str, &str)], given: &[(String, String)]) -> String {
 
 fn replica(replica: &Replica) -> String {
     let Replica { keeper, shard, name } = replica;
+    let (shard, name) = (escape(shard), escape(name));
+    // A server ends the session of one with its own UUID, as what it left behind itself; in the library all have the same.
     format!(
         "<zookeeper><node><host>127.0.0.1</host><port>{keeper}</port></node>\
-         <session_timeout_ms>3000</session_timeout_ms></zookeeper>\n\
-         <macros><shard>{}</shard><replica>{}</replica></macros>\n\
+         <session_timeout_ms>3000</session_timeout_ms><sessions_path>/sessions/{shard}/{name}</sessions_path></zookeeper>\n\
+         <macros><shard>{shard}</shard><replica>{name}</replica></macros>\n\
          <remote_servers><all><shard><replica><host>127.0.0.1</host><port>1</port></replica></shard></all></remote_servers>\n",
-        escape(shard),
-        escape(name),
     )
 }
 

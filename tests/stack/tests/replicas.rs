@@ -60,9 +60,9 @@ fn parts_reach_the_other_replica_and_repeats_are_known_there() {
     assert_eq!(synced(&a), synced(&b));
     assert_eq!(b.query("SELECT count() FROM d.t").unwrap(), "200200\n");
 
-    // Without the keeper nothing is taken; with it again everything is.
+    // Without the keeper nothing is taken; with it again everything is. (By default an insert is tried for minutes.)
     keeper.kill().unwrap();
-    until(|| match a.query("INSERT INTO d.t VALUES (1, '')") {
+    until(|| match a.query("INSERT INTO d.t SETTINGS insert_keeper_max_retries = 5 VALUES (1, '')") {
         Err(e) if e.to_string().contains("Code: 242") => Ok(()),
         other => Err(format!("{other:?}")),
     });
