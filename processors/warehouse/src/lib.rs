@@ -14,6 +14,7 @@ pub mod check;
 pub mod replicas;
 pub mod pipelines;
 pub mod audit;
+mod rollups;
 pub mod report;
 pub mod unmatched;
 pub mod erase;

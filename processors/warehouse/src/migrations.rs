@@ -34,6 +34,7 @@ pub(crate) const MIGRATIONS: &[Migration] = migrations! {
     6 "pipelines" "0006_pipelines.sql"
     7 "erasure" "0007_erasure.sql"
     8 "replays" "0008_replays.sql"
+    9 "rollups" "0009_rollups.sql"
 };
 
 /// A migration that was applied just now.
