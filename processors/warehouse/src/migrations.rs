@@ -37,6 +37,7 @@ pub(crate) const MIGRATIONS: &[Migration] = migrations! {
     9 "rollups" "0009_rollups.sql"
     10 "views" "0010_views.sql"
     11 "weeks" "0011_weeks.sql"
+    12 "storage" "0012_storage.sql"
 };
 
 /// A migration that was applied just now.
@@ -99,6 +100,7 @@ impl Warehouse {
             self.timed(&what, record.execute()).await?;
             applied.push(Applied { version: *version, name });
         }
+        self.keep(progress).await?;
         Ok(applied)
     }
 

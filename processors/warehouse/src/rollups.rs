@@ -25,6 +25,11 @@ pub(crate) const ROLLUPS: [Rollup; 3] = [
 ];
 
 impl Rollup {
+    /// Its column of time.
+    pub(crate) fn time(&self) -> &'static str {
+        self.key[0].0
+    }
+
     /// What rows of `from`, a table or a subquery like `delivery_rates`, add.
     pub(crate) fn select(&self, from: &str) -> String {
         let named = |(name, made): &(&str, &str)| if name == made { (*name).to_owned() } else { format!("{made} AS {name}") };
