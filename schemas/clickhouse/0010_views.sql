@@ -3,7 +3,7 @@
 -- hexadecimal text: BI tools lose the last digits of large integers. All times are UTC.
 --
 -- A filter on a column of the grain reaches the sort key of the table behind, since each is a key of every GROUP BY on the way.
--- That is why no view has a window function: below one, servers up to 26.7 push no filter. A whole is joined by the date instead.
+-- That is why no view of rates or failures has a window function: below one, servers before 26.7 push no filter. A whole is joined instead.
 --
 -- Rates are said the same way in every view, and so is how a level is found (a test compares). `limits` are the thresholds of one
 -- subject; the worst metric decides, and one whose denominator is below `least` says nothing.
