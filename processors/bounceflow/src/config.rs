@@ -189,6 +189,8 @@ pub struct RawClickHouse {
     pub replica_path: String,
     /// Database. `migrate` creates it.
     pub database: String,
+    /// For how long data is kept. `migrate` makes the tables so.
+    pub retention: RawRetention,
     /// User.
     pub user: String,
     /// File with the user's password.
@@ -204,10 +206,30 @@ impl Default for RawClickHouse {
             cluster: None,
             replica_path: bounceflow_warehouse::replication::DEFAULT_PATH.into(),
             database: "bounceflow".into(),
+            retention: RawRetention::default(),
             user: "default".into(),
             password_file: None,
             insert_timeout_ms: 60_000,
         }
+    }
+}
+
+/// For how long data is kept, in days after the event; 0: for ever.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawRetention {
+    /// Texts of replies.
+    pub diagnostics: u32,
+    /// Failures. Those that are older when Kafka takes them are refused (dead-lettered), not stored to vanish.
+    pub failures: u32,
+    /// Counts. What is older when Kafka takes it is refused; nothing older than 1096 days is taken at all.
+    pub rates: u32,
+}
+
+impl Default for RawRetention {
+    fn default() -> Self {
+        let bounceflow_warehouse::Retention { diagnostics, failures, rates } = bounceflow_warehouse::Retention::default();
+        Self { diagnostics, failures, rates }
     }
 }
 
@@ -511,6 +533,11 @@ impl Config {
                 cluster: raw.clickhouse.cluster,
             }),
             database: raw.clickhouse.database,
+            retention: bounceflow_warehouse::Retention {
+                diagnostics: raw.clickhouse.retention.diagnostics,
+                failures: raw.clickhouse.retention.failures,
+                rates: raw.clickhouse.retention.rates,
+            },
             user: raw.clickhouse.user,
             password,
             pipeline: raw.deployment.clone(),

@@ -20,8 +20,9 @@ use crate::rules::Current;
 
 /// An event time later than the record's Kafka time by more than this is clamped to it. Milliseconds.
 pub const AHEAD_MS: i64 = 5 * 60 * 1000;
-/// An event older than this, seen from the record's Kafka time, is refused: 36 months. Milliseconds.
-pub const TOO_OLD_MS: i64 = 1096 * 24 * 3600 * 1000;
+/// An event older than this, seen from the record's Kafka time, is refused, however long data is kept: 36 months. Milliseconds.
+pub const TOO_OLD_MS: i64 = 1096 * DAY_MS;
+const DAY_MS: i64 = 24 * 3600 * 1000;
 
 /// A complaint says nothing about an SMTP reply: its failure carries this category and rule.
 const COMPLAINT: &str = "complaint";
@@ -39,6 +40,8 @@ pub struct Tables {
     pub rules: Arc<Current>,
     /// How a recipient is hidden.
     pub recipient: config::Recipient,
+    /// What would be gone again at once is not taken.
+    pub kept: Kept,
     /// How failures are written.
     pub failure_schema: WriterSchema,
     /// How counts are written.
@@ -53,9 +56,27 @@ impl Tables {
             identities: config.identities.clone(),
             rules: Arc::new(Current::new(Arc::clone(&config.classify.compiled))),
             recipient: config.recipient.clone(),
+            kept: Kept::new(config.clickhouse.retention),
             failure_schema: WriterSchema::parse(avro::FAILURE)?,
             batch_schema: WriterSchema::parse(avro::RATE_BATCH)?,
         })
+    }
+}
+
+/// How old an event may be, seen from its record's Kafka time. Milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept {
+    /// One that leaves a failure.
+    pub failures: i64,
+    /// One that is counted only.
+    pub rates: i64,
+}
+
+impl Kept {
+    fn new(retention: bounceflow_warehouse::Retention) -> Self {
+        let oldest = |days: u32| if days == 0 { TOO_OLD_MS } else { TOO_OLD_MS.min(i64::from(days) * DAY_MS) };
+        let rates = oldest(retention.rates);
+        Self { failures: oldest(retention.failures).min(rates), rates }
     }
 }
 
@@ -170,7 +191,9 @@ pub fn process<'a>(
         Item::Ignored(reason) => return Outcome::Ignore(*reason),
         Item::Rejected(rejection) => return Outcome::Reject(rejection.clone()),
     };
-    let time = match event_time(event.timestamp.0, position.timestamp) {
+    let counted_only = matches!(event.event, EventType::Delivery | EventType::Drop);
+    let kept = if counted_only { tables.kept.rates } else { tables.kept.failures };
+    let time = match event_time(event.timestamp.0, position.timestamp, kept) {
         Ok(time) => time,
         Err(rejection) => return Outcome::Reject(rejection),
     };
@@ -203,7 +226,7 @@ pub fn process<'a>(
         blocked: false,
         first_attempt: event.event.is_attempt() && event.attempt.0 == 1,
     };
-    if matches!(event.event, EventType::Delivery | EventType::Drop) {
+    if counted_only {
         return Outcome::Count(sample);
     }
     let at = Place { position, number, recipient_domain: &recipient_domain };
@@ -382,13 +405,15 @@ fn names(text: &str, recipient: &str) -> bool {
 }
 
 /// The event time to count under.
-fn event_time(time: i64, kafka: Option<i64>) -> Result<i64, Rejection> {
+fn event_time(time: i64, kafka: Option<i64>, kept: i64) -> Result<i64, Rejection> {
     if time <= 0 {
         return Err(rejection(RejectReason::InvalidTimestamp, "the time is missing or before 1970"));
     }
     match kafka {
         Some(kafka) if time > kafka + AHEAD_MS => Ok(kafka),
-        Some(kafka) if time < kafka - TOO_OLD_MS => Err(rejection(RejectReason::TooOld, "older than 36 months")),
+        Some(kafka) if time < kafka - kept => {
+            Err(rejection(RejectReason::TooOld, &format!("older than the {} days for which it is kept", kept / DAY_MS)))
+        }
         _ => Ok(time),
     }
 }

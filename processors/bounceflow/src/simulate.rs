@@ -116,6 +116,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub expected: Option<PathBuf>,
 
+    /// Write the truth about each item that counts to this file, a line of JSON for each
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
+
     /// Make everything and send nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -159,6 +163,7 @@ impl Args {
             failures: self.failures,
             garbage: self.garbage,
             scenario,
+            labels: self.labels.is_some(),
         })
     }
 

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use crate::client::Warehouse;
 use crate::error::WarehouseError;
 use crate::report::{AuditOptions, AuditReport, Count, Coverage, Duplicates, Items, OffsetRange};
+use crate::rollups::{ROLLUPS, Rollup};
 
 /// Above this a sort or a grouping goes to disk.
 const SPILL_BYTES: &str = "268435456";
@@ -79,7 +80,7 @@ struct DuplicateRow {
 }
 
 impl Warehouse {
-    /// Compares everything with everything. Reads all of `batches`, `delivery_rates` and the positions in `failures` and `alerts`.
+    /// Compares everything with everything. Reads all of `batches`, `delivery_rates`, its roll-ups and the positions in `failures` and `alerts`.
     pub async fn audit(&self, options: &AuditOptions) -> Result<AuditReport, WarehouseError> {
         let auditor = Auditor { warehouse: self, options };
         let (partitions, gaps, overlaps) = auditor.coverage().await?;
@@ -196,7 +197,13 @@ impl Auditor<'_> {
         let rates: Vec<u64> = self.one(&format!("SELECT [{}] FROM delivery_rates", in_rates.join(", "))).await?;
         let names = COUNTS.into_iter().chain(CATEGORIES.map(|(_, map)| map));
         let sums = batches.into_iter().zip(rates);
-        Ok(names.zip(sums).map(|(name, (batches, delivery_rates))| Count { name, batches, delivery_rates }).collect())
+        let count = |(name, (batches, delivery_rates))| Count { name, batches, delivery_rates, rollups: Vec::new() };
+        let mut counts: Vec<Count> = names.zip(sums).map(count).collect();
+        for Rollup { table, .. } in ROLLUPS {
+            let sums: Vec<u64> = self.one(&format!("SELECT [{}] FROM {table}", in_rates.join(", "))).await?;
+            std::iter::zip(&mut counts, sums).for_each(|(count, sum)| count.rollups.push((table, sum)));
+        }
+        Ok(counts)
     }
 
     async fn duplicates(&self, table: &'static str, key: &'static str) -> Result<Duplicates, WarehouseError> {

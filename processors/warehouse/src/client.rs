@@ -9,6 +9,7 @@ use crate::answer::Answer;
 use crate::block::{Block, Table, columns};
 use crate::error::{WarehouseError, chain};
 use crate::replication::Replication;
+use crate::retention::Retention;
 
 /// How to reach ClickHouse.
 #[derive(Clone)]
@@ -22,6 +23,8 @@ pub struct Settings {
     pub replication: Option<Replication>,
     /// The database that holds the tables; `bounceflow migrate` creates it.
     pub database: String,
+    /// For how long `bounceflow migrate` makes the tables keep what they hold.
+    pub retention: Retention,
     /// Empty: the server's default user.
     pub user: String,
     /// Empty: none.
@@ -43,6 +46,7 @@ impl Default for Settings {
             further: Vec::new(),
             replication: None,
             database: "bounceflow".to_owned(),
+            retention: Retention::default(),
             user: String::new(),
             password: String::new(),
             pipeline: "bounceflow".to_owned(),
@@ -60,6 +64,7 @@ impl std::fmt::Debug for Settings {
             .field("further", &self.further)
             .field("replication", &self.replication)
             .field("database", &self.database)
+            .field("retention", &self.retention)
             .field("user", &self.user)
             .field("password", if self.password.is_empty() { &"" } else { &"***" })
             .field("pipeline", &self.pipeline)
@@ -100,6 +105,7 @@ impl Settings {
         if self.database.is_empty() || !plain(&self.database) {
             mistakes.push(format!("database {:?} must be made of letters, digits and _", self.database));
         }
+        mistakes.extend(self.retention.mistakes());
         if self.pipeline.is_empty() || self.pipeline.contains(char::is_control) {
             mistakes.push("pipeline must have a name".to_owned());
         }

@@ -14,7 +14,7 @@
 //! | `replay_N_old` | the positions of the rows of `batches` that replay N takes away |
 //! | `replay_N_failures`, `replay_N_batches` | what was counted anew |
 //! | `replay_N_difference` | new counts less old ones, by the key of `delivery_rates`, in two's complement |
-//! | `replay_N_SWAP_…` | copies made by one attempt to swap, gone when it ends ([`swap`]) |
+//! | `replay_N_SWAP_…` | copies made by one attempt to swap, of the tables above and of the roll-ups, gone when it ends ([`swap`]) |
 
 mod plan;
 mod rates;

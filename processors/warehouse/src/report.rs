@@ -105,7 +105,7 @@ pub struct Items {
     pub dead_lettered: u64,
 }
 
-/// One count on both sides of the materialized view.
+/// One count on both sides of the materialized views.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Count {
     /// Its name.
@@ -114,6 +114,8 @@ pub struct Count {
     pub batches: u64,
     /// Its sum in `delivery_rates`.
     pub delivery_rates: u64,
+    /// Its sum in each roll-up of `delivery_rates`.
+    pub rollups: Vec<(&'static str, u64)>,
 }
 
 /// Rows of a table that stand for the same thing.
@@ -169,8 +171,13 @@ impl AuditReport {
                 items.dead_lettered
             ));
         }
-        for Count { name, batches, delivery_rates } in self.counts.iter().filter(|c| c.batches != c.delivery_rates) {
-            found.push(format!("{name}: batches hold {batches}, delivery_rates {delivery_rates}"));
+        for Count { name, batches, delivery_rates, rollups } in &self.counts {
+            if batches != delivery_rates {
+                found.push(format!("{name}: batches hold {batches}, delivery_rates {delivery_rates}"));
+            }
+            for (table, sum) in rollups.iter().filter(|(_, sum)| sum != delivery_rates) {
+                found.push(format!("{name}: delivery_rates hold {delivery_rates}, {table} {sum}"));
+            }
         }
         if self.failures_counted != self.failures_stored + self.failures_erased {
             found.push(format!(
@@ -286,7 +293,7 @@ mod tests {
             gaps: Vec::new(),
             overlaps: Vec::new(),
             items: Items { read: 10, counted: 8, ignored: 1, dead_lettered: 1 },
-            counts: vec![Count { name: "deliveries", batches: 8, delivery_rates: 8 }],
+            counts: vec![Count { name: "deliveries", batches: 8, delivery_rates: 8, rollups: vec![("daily_rates", 8)] }],
             failures_counted: 0,
             failures_stored: 0,
             failures_erased: 0,
@@ -318,7 +325,7 @@ mod tests {
             vec![Duplicates { table: "failures", key: "k", keys: 1, surplus_rows: 1, examples: vec!["t/0/5".to_owned()] }];
         report.torn_transactions = 1;
         report.unfinished_transactions = 1;
-        assert_eq!(report.findings().len(), 8);
+        assert_eq!(report.findings().len(), 9);
         let text = report.to_string();
         assert!(text.contains("delivery.events/0 3-5\n  … and 1 more"), "{text}");
         assert!(text.contains("differs") && text.contains("t/0/5"), "{text}");

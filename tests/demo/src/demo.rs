@@ -152,7 +152,9 @@ fn help(stack: &Stack, place: &Place, address: &str) -> Vec<String> {
     vec![
         String::new(),
         "Query it, in another terminal:".to_owned(),
-        query("SELECT * FROM failure_breakdown ORDER BY failures DESC LIMIT 15 FORMAT PrettyCompact"),
+        query(
+            "SELECT severity, category, root_cause, sum(failures) AS n FROM failure_breakdown GROUP BY ALL ORDER BY n DESC LIMIT 15 FORMAT PrettyCompact",
+        ),
         query("SELECT isp, attempts, bounce_rate, deferred_rate FROM isp_profiles ORDER BY attempts DESC FORMAT PrettyCompact"),
         query(
             "SELECT identity, attempts, bounce_rate, deferred_rate FROM identity_profiles ORDER BY attempts DESC FORMAT PrettyCompact",

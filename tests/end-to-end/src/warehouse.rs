@@ -83,7 +83,8 @@ impl Pipeline {
 
     /// Merges every table, so that what merges lose is lost before it is looked for.
     pub fn optimize(&self) -> Result<()> {
-        for table in ["failures", "batches", "delivery_rates", "alerts"] {
+        for table in ["failures", "batches", "delivery_rates", "hourly_rates", "daily_rates", "daily_rates_by_identity", "alerts"]
+        {
             self.value(&format!("OPTIMIZE TABLE {{db}}.{table} FINAL"))?;
         }
         Ok(())

@@ -128,6 +128,24 @@ pub(super) struct Counted {
     pub(super) recipients: u64,
 }
 
+/// One item that counts, as `--labels` writes it.
+#[derive(Serialize)]
+pub(super) struct Label<'a> {
+    pub(super) time_ms: i64,
+    pub(super) event: &'a str,
+    pub(super) severity: &'a str,
+    pub(super) category: &'a str,
+    pub(super) isp: &'a str,
+    pub(super) identity: &'a str,
+    pub(super) sending_ip: &'a str,
+    pub(super) campaign: &'a str,
+    pub(super) recipient_domain: &'a str,
+    /// 0 where none was made or it is long past.
+    pub(super) attempt: u16,
+    /// This many items are alike.
+    pub(super) recipients: u8,
+}
+
 /// Counts while the run goes on.
 pub(super) struct Tally {
     identities: usize,

@@ -11,7 +11,7 @@ use bounceflow_event::EventType;
 use bounceflow_event::avro::{DELIVERY_EVENT, WriterSchema};
 
 use super::event::{Decision, Message, Shape, Texts, View};
-use super::expected::{Counted, Expected, Tally};
+use super::expected::{Counted, Expected, Label, Tally};
 use super::formats;
 use super::garbage::{self, Flaw};
 use super::mix::{Dice, Threshold, id, mix, pick};
@@ -57,6 +57,8 @@ pub struct Options {
     pub garbage: f64,
     /// Text of a scenario file.
     pub scenario: Option<String>,
+    /// Whether every item is labelled, see [`Generator::labels`].
+    pub labels: bool,
 }
 
 impl Default for Options {
@@ -70,6 +72,7 @@ impl Default for Options {
             failures: 0.05,
             garbage: 0.001,
             scenario: None,
+            labels: false,
         }
     }
 }
@@ -93,6 +96,7 @@ pub struct Generator {
     schema: WriterSchema,
     dice: Dice,
     tally: Tally,
+    labels: Vec<u8>,
     texts: Texts,
     json: String,
     /// Deferred messages with the record they are due at, in that order.
@@ -120,6 +124,7 @@ impl Generator {
             schema: WriterSchema::parse(DELIVERY_EVENT).context("schemas/avro/DeliveryEvent.avsc")?,
             dice: Dice::new(options.seed),
             tally: Tally::new(world.isps.len(), world.identities.len(), replies.categories.len()),
+            labels: Vec::new(),
             texts: Texts::default(),
             json: String::new(),
             pending: VecDeque::new(),
@@ -136,6 +141,7 @@ impl Generator {
     /// Writes the next record into `out`, which it empties first.
     pub fn next(&mut self, out: &mut Vec<u8>) -> anyhow::Result<Made<'_>> {
         out.clear();
+        self.labels.clear();
         let passed = u128::from(self.records) * self.options.time_per_event.as_nanos() / 1_000_000;
         self.time = self.options.start_ms.saturating_add(i64::try_from(passed).unwrap_or(i64::MAX));
         let garbage = self.dice.hits(self.odds.garbage);
@@ -145,14 +151,14 @@ impl Generator {
             self.json.clear();
             for n in 0..2 + self.dice.below(3) {
                 self.json.push(if n == 0 { '[' } else { ',' });
-                let decision = self.decide(Some(Shape::Json));
+                let decision = self.decide(Some(Shape::Json))?;
                 self.write(&decision, out)?;
             }
             self.json.push(']');
             out.extend_from_slice(self.json.as_bytes());
         } else {
             self.json.clear();
-            let decision = self.decide(None);
+            let decision = self.decide(None)?;
             self.write(&decision, out)?;
             out.extend_from_slice(self.json.as_bytes());
         }
@@ -163,6 +169,11 @@ impl Generator {
     /// Records made so far.
     pub fn records(&self) -> u64 {
         self.records
+    }
+
+    /// The truth about each item of the last record that counts, as JSON lines.
+    pub fn labels(&self) -> &[u8] {
+        &self.labels
     }
 
     /// Event time of the last record, milliseconds since the epoch.
@@ -177,7 +188,7 @@ impl Generator {
     }
 
     /// Decides what happens next, and counts it. A given shape makes a new message of it.
-    fn decide(&mut self, shape: Option<Shape>) -> Decision {
+    fn decide(&mut self, shape: Option<Shape>) -> anyhow::Result<Decision> {
         let due = self.pending.front().is_some_and(|(due, _)| shape.is_none() && *due <= self.records);
         let mut message = match if due { self.pending.pop_front() } else { None } {
             Some((_, message)) => Message { attempt: message.attempt.saturating_add(1), ..message },
@@ -244,8 +255,8 @@ impl Generator {
             mx_known: !by_sender && event != EventType::Complaint,
             reception,
         };
-        self.count(&decision);
-        decision
+        self.count(&decision)?;
+        Ok(decision)
     }
 
     fn new_message(&mut self, shape: Option<Shape>) -> Message {
@@ -298,14 +309,16 @@ impl Generator {
         None
     }
 
-    fn count(&mut self, decision: &Decision) {
+    fn count(&mut self, decision: &Decision) -> anyhow::Result<()> {
         if decision.reception {
-            return self.tally.ignore();
+            self.tally.ignore();
+            return Ok(());
         }
-        let domain = &self.world.domains[usize::from(decision.message.domain)];
+        let message = &decision.message;
+        let domain = &self.world.domains[usize::from(message.domain)];
         let reply = decision.reply.map(|r| self.replies.get(r));
         let local = reply.is_some_and(|r| r.role == super::replies::Role::Local);
-        self.tally.count(&Counted {
+        let counted = Counted {
             event: decision.event,
             severity: reply.and_then(|r| r.severity),
             category: reply.and_then(|r| r.category),
@@ -314,10 +327,34 @@ impl Generator {
                 (false, true) => domain.isp,
                 (false, false) => domain.isp_by_domain,
             },
-            identity: decision.message.identity,
-            first_attempt: decision.message.attempt == 1,
+            identity: message.identity,
+            first_attempt: message.attempt == 1,
             recipients: u64::from(decision.recipients),
-        });
+        };
+        self.tally.count(&counted);
+        if self.options.labels {
+            let sender = &self.world.identities[usize::from(message.identity)];
+            let label = Label {
+                time_ms: decision.time,
+                event: counted.event.as_str(),
+                severity: counted.severity.map_or("", |severity| severity.as_str()),
+                category: counted.category.map_or("", |category| self.replies.categories[usize::from(category)].as_str()),
+                isp: &self.world.isps[usize::from(counted.isp)],
+                identity: &sender.domain,
+                sending_ip: &sender.pools[usize::from(message.pool)].ips[usize::from(message.ip)],
+                // KumoMTA's record of a complaint is of the report, which knows no campaign.
+                campaign: match (decision.event, message.shape) {
+                    (EventType::Complaint, Shape::Kumomta) => "",
+                    _ => &sender.campaigns[usize::from(message.campaign)],
+                },
+                recipient_domain: &domain.name,
+                attempt: message.attempt,
+                recipients: decision.recipients,
+            };
+            serde_json::to_writer(&mut self.labels, &label)?;
+            self.labels.push(b'\n');
+        }
+        Ok(())
     }
 
     /// JSON goes to `self.json`, the rest to `out`.

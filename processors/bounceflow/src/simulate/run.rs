@@ -60,6 +60,7 @@ pub fn run_until(args: Args, stop: &AtomicBool) -> anyhow::Result<Expected> {
             if let Some(producer) = &producer {
                 producer.send((args.key == Key::MessageId).then_some(made.key), &payload)?;
             }
+            files.label(generator.labels())?;
         }
         if let Some(producer) = &producer {
             producer.poll(Duration::ZERO)?;
@@ -106,15 +107,26 @@ fn stop_on_signal(stop: Arc<AtomicBool>) -> anyhow::Result<()> {
 struct Files {
     expected: Option<PathBuf>,
     garbage: Option<BufWriter<File>>,
+    labels: Option<BufWriter<File>>,
 }
 
 impl Files {
     fn new(args: &Args) -> anyhow::Result<Self> {
-        let garbage = match &args.garbage_file {
-            None => None,
-            Some(path) => Some(BufWriter::new(File::create(path).with_context(|| format!("--garbage-file {}", path.display()))?)),
+        let create = |path: &Option<PathBuf>, what: &str| match path {
+            None => Ok(None),
+            Some(path) => {
+                File::create(path).map(|file| Some(BufWriter::new(file))).with_context(|| format!("{what} {}", path.display()))
+            }
         };
-        Ok(Self { expected: args.expected.clone(), garbage })
+        Ok(Self {
+            expected: args.expected.clone(),
+            garbage: create(&args.garbage_file, "--garbage-file")?,
+            labels: create(&args.labels, "--labels")?,
+        })
+    }
+
+    fn label(&mut self, lines: &[u8]) -> anyhow::Result<()> {
+        self.labels.as_mut().map_or(Ok(()), |file| file.write_all(lines)).context("--labels")
     }
 
     fn garbage(&mut self, payload: &[u8]) -> anyhow::Result<()> {
@@ -130,6 +142,9 @@ impl Files {
     fn save(&mut self, expected: &Expected) -> anyhow::Result<()> {
         if let Some(file) = &mut self.garbage {
             file.flush().context("--garbage-file")?;
+        }
+        if let Some(file) = &mut self.labels {
+            file.flush().context("--labels")?;
         }
         match &self.expected {
             None => Ok(()),

@@ -4,6 +4,7 @@ use super::{HOLDINGS, MAX_RANGES, Range, Replay, State, from_ranges, in_old, of,
 use crate::block::Table;
 use crate::client::Warehouse;
 use crate::error::WarehouseError;
+use crate::rollups::ROLLUPS;
 
 const EXISTS_ALREADY: u32 = 57;
 
@@ -32,8 +33,14 @@ impl Warehouse {
     async fn check_tables(&self) -> Result<(), WarehouseError> {
         let sql = format!(
             "SELECT name || ' is ' || engine FROM system.tables WHERE database = {}
-                AND name IN ('failures', 'batches', 'delivery_rates') AND engine NOT IN ('MergeTree', 'AggregatingMergeTree')",
-            text(self.database())
+                AND name IN ({}) AND engine NOT IN ('MergeTree', 'AggregatingMergeTree')",
+            text(self.database()),
+            ["failures", "batches", "delivery_rates"]
+                .into_iter()
+                .chain(ROLLUPS.map(|r| r.table))
+                .map(text)
+                .collect::<Vec<_>>()
+                .join(", ")
         );
         let others: Vec<String> = self.ask_all("look at the tables", &sql).await?;
         if let Some((_, fence)) = self.fences().await?.first() {

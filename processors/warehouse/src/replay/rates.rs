@@ -9,6 +9,7 @@ use crate::audit::{CATEGORIES, COUNTS};
 use crate::block::Table;
 use crate::client::Warehouse;
 use crate::error::WarehouseError;
+use crate::rollups::ROLLUPS;
 
 const KEY: &str = "minute, isp, identity, sending_ip, campaign";
 
@@ -47,12 +48,29 @@ impl Warehouse {
         self.act("add the difference to a copy of delivery_rates", &sql).await
     }
 
-    /// Adds to `to` what rows of batches count, those that `condition` names, in these months.
-    pub(super) async fn unfold_into(&self, to: &str, condition: &str, months: &[String]) -> Result<(), WarehouseError> {
+    /// Adds to a copy of delivery_rates, and to the copies of its roll-ups, what rows of batches count, those that `condition` names,
+    /// in these months.
+    pub(super) async fn unfold_into(
+        &self,
+        to: &str,
+        copy: &(dyn Fn(&str) -> String + Sync),
+        condition: &str,
+        months: &[String],
+    ) -> Result<(), WarehouseError> {
         let plain: Vec<String> = COUNTS.iter().chain(&MAPS).map(|c| format!("rows.{c} AS {c}")).collect();
         let rows = unfolded("batches", &plain.join(", "), condition);
-        let sql = format!("INSERT INTO {to} {}", added(&format!("SELECT * FROM ({rows}) WHERE {}", in_months(months))));
-        self.act("add what was counted meanwhile", &sql).await
+        let rows = format!("SELECT * FROM ({rows}) WHERE {}", in_months(months));
+        self.act("add what was counted meanwhile", &format!("INSERT INTO {to} {}", added(&rows))).await?;
+        self.roll_up(&format!("({rows})"), copy).await
+    }
+
+    /// Adds what rows of `from`, a table or a subquery like delivery_rates, come to, to the copy of each roll-up.
+    pub(super) async fn roll_up(&self, from: &str, copy: &(dyn Fn(&str) -> String + Sync)) -> Result<(), WarehouseError> {
+        for rollup in &ROLLUPS {
+            let sql = format!("INSERT INTO {} {}", copy(rollup.table), rollup.select(from));
+            self.act("add to the copy of a roll-up", &sql).await?;
+        }
+        Ok(())
     }
 
     /// One number for all counts of a month of a table made like delivery_rates. It is linear: that of two tables together is the sum of theirs.

@@ -21,6 +21,9 @@
 //! replaced, its checksum and that of its copy are written down. After a kill the month has one or the other, because the fence
 //! still stands.
 //!
+//! The roll-ups of `delivery_rates` are made anew of its copy, and take their places before it does: a month that is replaced twice
+//! has the same roll-ups both times, and one whose `delivery_rates` is in place is done.
+//!
 //! **The sink's tokens** survive: replacing a partition does not make ClickHouse forget the tokens of the parts that were in it. A sink
 //! that died after an insert and before moving its offset repeats it after the swap, it is dropped, and its rows are counted: they are
 //! there, because a replay takes rows only that every sink has moved past (the caller asks Kafka). A repeat that the fence refuses leaves
@@ -32,6 +35,7 @@ use super::{Replay, State, from_ranges, in_old, of, text};
 use crate::block::Table;
 use crate::client::Warehouse;
 use crate::error::WarehouseError;
+use crate::rollups::ROLLUPS;
 
 const TABLES: [Table; 2] = [Table::Failures, Table::Batches];
 
@@ -194,6 +198,7 @@ impl Attempt<'_> {
             self.renew(replay, cut).await?;
         }
         self.warehouse.add_difference(self.id, &self.copy("rates_before"), &self.copy("rates"), &cut.months).await?;
+        self.warehouse.roll_up(&self.copy("rates"), &|table| self.copy(table)).await?;
 
         say("bringing the copies up to date, and putting them in place");
         self.fence().await?;
@@ -204,6 +209,10 @@ impl Attempt<'_> {
         }
         self.warehouse.save_replay(replay, now()).await?;
         for month in &cut.months {
+            // First what can be made anew as often as it takes: once delivery_rates has its month, the month is done.
+            for rollup in &ROLLUPS {
+                self.put_in_place(rollup.table, rollup.table, month).await?;
+            }
             self.put_in_place("delivery_rates", "rates", month).await?;
         }
         if let Some(swap) = &mut replay.swap {
@@ -297,6 +306,10 @@ impl Attempt<'_> {
             let sql = format!("CREATE TABLE {} AS {difference}", self.copy(copy));
             warehouse.act("make a copy", &sql).await?;
         }
+        for rollup in &ROLLUPS {
+            let sql = format!("CREATE TABLE {} AS {}", self.copy(rollup.table), rollup.table);
+            warehouse.act("make a copy", &sql).await?;
+        }
         self.attach(&self.copy("rates_before"), "delivery_rates", &months).await?;
         let batches = tables.iter().find(|cut: &&CutTable| cut.table == Table::Batches);
         let behind = batches.map_or_else(|| "1".to_owned(), |cut| format!("NOT ({})", cut.before));
@@ -349,7 +362,7 @@ impl Attempt<'_> {
         if cut.months.is_empty() {
             return Ok(open);
         }
-        warehouse.unfold_into(&after, since, &cut.months).await?;
+        warehouse.unfold_into(&after, &|table| self.copy(table), since, &cut.months).await?;
         for month in &cut.months {
             let live = warehouse.checksum("delivery_rates", month).await?;
             let copied = warehouse.checksum(&before, month).await?;

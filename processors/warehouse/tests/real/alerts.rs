@@ -69,20 +69,20 @@ async fn repeats_add_no_row_and_merges_take_none() {
 async fn the_history_has_a_line_per_alert() {
     let db = filled("alert_history").await;
     let columns =
-        "date, alert_id, state, outcome, pending_at, fired_at, resolved_at, duration_seconds, peak_rate, peak_numerator,
+        "date, alert_id, state, outcome, pending_at, fired_at, resolved_at, duration_seconds, seconds_to_resolve, peak_rate, peak_numerator,
         last_rate, last_denominator";
     let rows = db.query(&format!("SELECT {columns} FROM DB.alert_history ORDER BY alert_id"));
     let at = |time: &str| format!("2026-03-10 {time}.000");
     let (noon, tomorrow) = (at("12:00:00"), "2026-03-11 12:00:00.000");
     let expected = [
-        format!("2026-03-10\tlapsed\tresolved\tlapsed\t{noon}\t\\N\t{}\t60\t0.21\t210\t0.01\t1000", at("12:01:00")),
-        format!("2026-03-10\tonce\tfiring\topen\t\\N\t{noon}\t\\N\t\\N\t\\N\t5\t\\N\t0"),
+        format!("2026-03-10\tlapsed\tresolved\tlapsed\t{noon}\t\\N\t{}\t60\t\\N\t0.21\t210\t0.01\t1000", at("12:01:00")),
+        format!("2026-03-10\tonce\tfiring\topen\t\\N\t{noon}\t\\N\t\\N\t\\N\t\\N\t5\t\\N\t0"),
         format!(
-            "2026-03-10\tresolved\tresolved\tresolved\t{noon}\t{}\t{}\t720\t0.4\t400\t0.03\t1000",
+            "2026-03-10\tresolved\tresolved\tresolved\t{noon}\t{}\t{}\t720\t600\t0.4\t400\t0.03\t1000",
             at("12:02:00"),
             at("12:12:00")
         ),
-        format!("2026-03-11\ttomorrow\tpending\topen\t{tomorrow}\t\\N\t\\N\t\\N\t0.25\t250\t0.25\t1000"),
+        format!("2026-03-11\ttomorrow\tpending\topen\t{tomorrow}\t\\N\t\\N\t\\N\t\\N\t0.25\t250\t0.25\t1000"),
     ];
     assert_eq!(rows.lines().collect::<Vec<_>>(), expected);
     // The evidence is that of the firing, or of what was pending; not of the end.
@@ -94,7 +94,7 @@ async fn the_history_has_a_line_per_alert() {
     let line = |reputation: u64, summary: &str| {
         format!(
             "blocked\tcritical\tgmail\tnews.example\tblocked_rate\t900\t0.2\t['reputation','policy']\t{reputation}\t\
-             18446744073709551609\tgeneric.blocked\t550 5.7.1 blocked\treputation\trequest_delisting\t{summary}"
+             fffffffffffffff9\tgeneric.blocked\t550 5.7.1 blocked\treputation\trequest_delisting\t{summary}"
         )
     };
     assert_eq!(rows.lines().collect::<Vec<_>>(), [line(209, "as pending"), line(399, "as firing")]);

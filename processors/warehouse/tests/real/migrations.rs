@@ -1,8 +1,8 @@
 //! Migrating, refusing what does not match, and the windows of deduplication.
 
-use bounceflow_warehouse::WarehouseError;
+use bounceflow_warehouse::{Answer, Retention, Settings, Warehouse, WarehouseError};
 
-use crate::support::Db;
+use crate::support::{Db, failures};
 
 #[tokio::test]
 async fn migrating_creates_everything_once() {
@@ -24,17 +24,40 @@ async fn migrating_creates_everything_once() {
         "alert_transitions",
         "alerts",
         "batches",
+        "bounce_report",
+        "campaign_kpis",
+        "campaign_kpis_this_week",
+        "daily_rates",
+        "daily_rates_by_identity",
+        "daily_rates_by_identity_mv",
+        "daily_rates_mv",
         "delivery_rates",
         "delivery_rates_mv",
         "erased_recipients",
         "erased_rows",
         "failure_breakdown",
+        "failure_breakdown_this_week",
+        "failure_details",
         "failures",
+        "hourly_rates",
+        "hourly_rates_mv",
         "identity_profiles",
+        "identity_profiles_this_week",
+        "ip_profiles",
+        "ip_profiles_this_week",
+        "isp_identity_matrix",
+        "isp_identity_matrix_this_week",
         "isp_profiles",
+        "isp_profiles_this_week",
         "pipelines",
+        "rates_by_hour",
         "replays",
+        "reporting_day",
+        "retention",
         "schema_migrations",
+        "smtp_patterns",
+        "smtp_patterns_this_week",
+        "thresholds",
     ];
     assert_eq!(tables.lines().collect::<Vec<_>>(), expected);
     assert_eq!(db.warehouse.migrate(&mut |_| {}).await.unwrap(), []);
@@ -71,6 +94,42 @@ async fn a_server_that_is_too_old_says_its_version_and_the_one_needed() {
     let error = db.warehouse.check_server((99, 1)).await.unwrap_err();
     assert!(matches!(error, WarehouseError::OldServer { .. }) && !error.may_pass(), "{error}");
     assert!(error.to_string().contains(&version) && error.to_string().contains("99.1 or later"), "{error}");
+}
+
+#[tokio::test]
+async fn data_is_kept_as_long_as_the_configuration_says() {
+    let db = Db::new("retention").await;
+    let ttl = |table: &str| {
+        let sql = db.query(&format!("SHOW CREATE TABLE DB.{table}"));
+        sql.split("TTL ").skip(1).map(|ttl| ttl.split_once(')').unwrap().0.to_owned() + ")").collect::<Vec<_>>()
+    };
+    let migrate = async |diagnostics, failures, rates| {
+        let retention = Retention { diagnostics, failures, rates };
+        let mut said = Vec::new();
+        let warehouse = Warehouse::new(Settings { retention, ..db.settings() }).unwrap();
+        warehouse.migrate(&mut |step| said.push(step.to_owned())).await.unwrap();
+        said
+    };
+    assert_eq!(ttl("failures"), [""; 0]);
+    let said = ["keep diagnostics for 30 days", "keep failures for 396 days", "keep rates for 1096 days"];
+    assert_eq!(migrate(30, 396, 1096).await, said);
+    assert_eq!(migrate(30, 396, 1096).await, [""; 0], "what is so needs no change");
+    assert_eq!(ttl("failures").len(), 2, "of the text and of the row");
+    assert_eq!(db.query("SELECT max(days) FROM DB.retention WHERE class = 'rates'"), "1096");
+    for table in ["delivery_rates", "hourly_rates", "daily_rates", "daily_rates_by_identity"] {
+        assert_eq!(ttl(table).len(), 1, "{table}");
+    }
+    db.warehouse.check().await.unwrap();
+
+    // A year and a month later the text goes first.
+    db.query("ALTER TABLE DB.failures MODIFY COLUMN diagnostic TTL toDateTime(event_time) + INTERVAL 1 DAY");
+    assert_eq!(db.warehouse.insert(&failures(0, 10, 1), "t").await, Answer::Written);
+    db.query("ALTER TABLE DB.failures MODIFY TTL toDateTime(event_time) + INTERVAL 7000 DAY");
+    db.query("OPTIMIZE TABLE DB.failures FINAL");
+    assert_eq!(db.query("SELECT count(), countIf(diagnostic = '') FROM DB.failures"), "10\t10");
+
+    assert_eq!(migrate(0, 0, 1096).await, ["keep diagnostics for ever", "keep failures for ever"]);
+    assert_eq!(ttl("failures"), [""; 0]);
 }
 
 #[tokio::test]

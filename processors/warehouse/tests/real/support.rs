@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bounceflow_event::{Alert, AlertCategory, CategoryCount, Failure, RateBatch, RateRow, RecipientHash, Source, Tags};
 use bounceflow_stack::{ClickHouse, ClickHouseOptions, ClickHouseUser};
-use bounceflow_warehouse::{Block, BlockBuilder, LogPosition, Settings, Table, Warehouse};
+use bounceflow_warehouse::{Block, BlockBuilder, LogPosition, Retention, Settings, Table, Warehouse};
 use tokio::sync::{Mutex, MutexGuard};
 
 /// 2026-03-10 12:00:00 UTC in milliseconds.
@@ -85,7 +85,14 @@ impl<'a> Db<'a> {
 }
 
 fn settings(server: &ClickHouse, database: &str) -> Settings {
-    Settings { url: server.url().to_owned(), database: database.to_owned(), pipeline: "test".to_owned(), ..Settings::default() }
+    Settings {
+        url: server.url().to_owned(),
+        database: database.to_owned(),
+        pipeline: "test".to_owned(),
+        // The days of the tests grow old.
+        retention: Retention::UNBOUNDED,
+        ..Settings::default()
+    }
 }
 
 pub(crate) fn failure() -> Failure<'static> {
