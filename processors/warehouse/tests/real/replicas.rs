@@ -77,8 +77,9 @@ async fn the_same_migrations_make_replicated_tables_and_repeats_are_known_at_eve
             "SELECT name, engine LIKE 'Replicated%' FROM system.tables WHERE database = 'shard' AND engine LIKE '%MergeTree'
             ORDER BY name";
         let engines = server.query(sql).unwrap();
-        let expected = "alerts\t1\nbatches\t1\ndelivery_rates\t1\nerased_recipients\t1\nerased_rows\t1\nfailures\t1\n\
-            pipelines\t1\nreplays\t1\nschema_migrations\t0\n";
+        let expected = "alerts\t1\nbatches\t1\ndaily_rates\t1\ndaily_rates_by_identity\t1\ndelivery_rates\t1\nerased_recipients\t1\n\
+            erased_rows\t1\nfailures\t1\nhourly_rates\t1\npipelines\t1\nreplays\t1\nretention\t1\nschema_migrations\t0\n\
+            thresholds\t1\n";
         assert_eq!(engines, expected);
     }
 
