@@ -3,6 +3,7 @@
 //! Every statement can run again (`IF NOT EXISTS`), so a migration interrupted between two statements is simply run once more.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use clickhouse::Row;
 use serde::Deserialize;
@@ -11,6 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::check::OLDEST;
 use crate::client::Warehouse;
 use crate::error::WarehouseError;
+use crate::replication::{begin_of_code, is_insert};
 
 /// A migration this binary holds.
 pub(crate) struct Migration {
@@ -65,12 +67,26 @@ const HISTORY: &str = "CREATE TABLE IF NOT EXISTS schema_migrations
 ENGINE = MergeTree ORDER BY version
 COMMENT 'Which migrations of bounceflow were applied: the sink refuses a database that does not match its binary'";
 
+/// How long `migrate` waits for a replica to learn a change of a table that another one made.
+const CATCH_UP_S: u64 = 60;
+
 const UNKNOWN_TABLE: u32 = 60;
 const UNKNOWN_DATABASE: u32 = 81;
 
 impl Warehouse {
     /// Brings the database to this binary's schema; creates it where it does not exist. `progress` is told each step.
     pub async fn migrate(&self, progress: &mut (dyn FnMut(&str) + Send)) -> Result<Vec<Applied>, WarehouseError> {
+        let applied = self.apply(None, progress).await?;
+        self.keep(progress).await?;
+        Ok(applied)
+    }
+
+    /// Applies what this server lacks: by itself, or as a replica that `lead` is ahead of.
+    pub(crate) async fn apply(
+        &self,
+        lead: Option<&Self>,
+        progress: &mut (dyn FnMut(&str) + Send),
+    ) -> Result<Vec<Applied>, WarehouseError> {
         self.check_server(OLDEST).await?;
         let database = self.database();
         let replication = self.settings.replication.as_ref();
@@ -89,7 +105,13 @@ impl Warehouse {
             let what = format!("apply migration {version:04} ({name})");
             for statement in statements(sql) {
                 let statement = replication.map_or_else(|| Ok(statement.to_owned()), |r| r.rewrite(statement))?;
-                self.timed(&what, self.client.query_raw(&statement).execute()).await?;
+                let own = match lead {
+                    None => Some(statement),
+                    Some(lead) => self.own_part(lead, statement).await?,
+                };
+                if let Some(statement) = own {
+                    self.timed(&what, self.client.query_raw(&statement).execute()).await?;
+                }
             }
             let record = self
                 .client
@@ -100,16 +122,59 @@ impl Warehouse {
             self.timed(&what, record.execute()).await?;
             applied.push(Applied { version: *version, name });
         }
-        self.keep(progress).await?;
         Ok(applied)
+    }
+
+    /// The newest migration that was applied here; 0: none.
+    pub(crate) async fn version(&self) -> Result<u32, WarehouseError> {
+        Ok(self.recorded_if_any().await?.last_key_value().map_or(0, |(version, _)| *version))
+    }
+
+    /// What is left of a statement for a replica whose tables `lead` holds as they are to be; none: it has nothing to do.
+    ///
+    /// A table that joins others in Keeper must be as they are now, not as it once was created. Rows and columns come from there by
+    /// themselves; views and settings do not.
+    async fn own_part(&self, lead: &Self, statement: String) -> Result<Option<String>, WarehouseError> {
+        let code = &statement[begin_of_code(&statement)..];
+        let of = |head: &str| code.strip_prefix(head).and_then(|rest| rest.split_whitespace().next()).map(str::to_owned);
+        if is_insert(&statement) {
+            return Ok(None);
+        }
+        if let Some(table) = of("CREATE TABLE IF NOT EXISTS ") {
+            let created = lead.definition(&table).await?;
+            return Ok(created.map(|sql| sql.replacen("CREATE TABLE ", "CREATE TABLE IF NOT EXISTS ", 1)));
+        }
+        match of("ALTER TABLE ") {
+            Some(table) if !code.contains(" MODIFY SETTING ") => self.catch_up(lead, &table).await.map(|()| None),
+            _ => Ok(Some(statement)),
+        }
+    }
+
+    async fn definition(&self, table: &str) -> Result<Option<String>, WarehouseError> {
+        let query = "SELECT create_table_query FROM system.tables WHERE database = currentDatabase() AND name = ?";
+        let query = self.client.query(query).bind(table);
+        self.timed("read system.tables", query.fetch_optional::<String>()).await
+    }
+
+    /// Waits until a table is here as it is at `lead`, but for its settings.
+    async fn catch_up(&self, lead: &Self, table: &str) -> Result<(), WarehouseError> {
+        let shape = |sql: Option<String>| sql.and_then(|sql| sql.split(" SETTINGS ").next().map(str::to_owned));
+        for _ in 0..CATCH_UP_S * 10 {
+            if shape(self.definition(table).await?) == shape(lead.definition(table).await?) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Err(WarehouseError::Behind(format!(
+            "{}.{table} is not yet changed as it was at {} {CATCH_UP_S} s ago; when this replica reaches Keeper again, run this once more",
+            self.database(),
+            lead.settings.url
+        )))
     }
 
     /// Whether the database is exactly at this binary's schema.
     pub(crate) async fn check_version(&self) -> Result<(), WarehouseError> {
-        let recorded = match self.recorded().await {
-            Err(WarehouseError::Refused { code: Some(UNKNOWN_TABLE | UNKNOWN_DATABASE), .. }) => BTreeMap::new(),
-            other => other?,
-        };
+        let recorded = self.recorded_if_any().await?;
         self.compare(&recorded)?;
         match MIGRATIONS.iter().find(|m| !recorded.contains_key(&m.version)) {
             None => Ok(()),
@@ -118,6 +183,13 @@ impl Warehouse {
                 found: recorded.last_key_value().map_or(0, |(version, _)| *version),
                 needed: newest(),
             }),
+        }
+    }
+
+    async fn recorded_if_any(&self) -> Result<BTreeMap<u32, String>, WarehouseError> {
+        match self.recorded().await {
+            Err(WarehouseError::Refused { code: Some(UNKNOWN_TABLE | UNKNOWN_DATABASE), .. }) => Ok(BTreeMap::new()),
+            recorded => recorded,
         }
     }
 

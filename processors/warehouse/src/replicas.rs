@@ -114,12 +114,21 @@ impl Replicas {
         if on_cluster(self.any()) {
             return self.answering().await?.migrate(progress).await;
         }
-        let mut applied = Vec::new();
+        let mut versions = Vec::new();
         for replica in &self.all {
-            if self.all.len() > 1 {
-                progress(&format!("at {}", replica.warehouse.settings.url));
-            }
-            applied.extend(replica.warehouse.migrate(progress).await.map_err(|e| self.naming(&replica.warehouse, e))?);
+            versions.push(replica.warehouse.version().await.map_err(|e| self.naming(&replica.warehouse, e))?);
+        }
+        // The one that is ahead knows what the tables are now; one that joins late takes them over from it.
+        let newest = versions.iter().max();
+        let lead = versions.iter().position(|version| Some(version) == newest).unwrap_or_default();
+        let (lead, others) = (&self.all[lead], self.all.iter().enumerate().filter(|(i, _)| *i != lead));
+        if self.all.len() > 1 {
+            progress(&format!("at {}", lead.warehouse.settings.url));
+        }
+        let mut applied = lead.warehouse.migrate(progress).await.map_err(|e| self.naming(&lead.warehouse, e))?;
+        for (_, Replica { warehouse, .. }) in others {
+            progress(&format!("at {}", warehouse.settings.url));
+            applied.extend(warehouse.apply(Some(&lead.warehouse), progress).await.map_err(|e| self.naming(warehouse, e))?);
         }
         Ok(applied)
     }

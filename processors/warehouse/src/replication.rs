@@ -54,11 +54,7 @@ impl Replication {
         if is_insert(statement) {
             return Ok(statement.to_owned());
         }
-        let begin: usize = statement
-            .split_inclusive('\n')
-            .take_while(|line| line.starts_with("--") || line.trim().is_empty())
-            .map(str::len)
-            .sum();
+        let begin = begin_of_code(statement);
         let head = HEADS.iter().find(|head| statement[begin..].starts_with(*head)).ok_or_else(|| {
             let line = statement[begin..].lines().next().unwrap_or_default();
             WarehouseError::Settings(format!("a statement that cannot be run ON CLUSTER: {line}"))
@@ -82,8 +78,13 @@ const HEADS: &[&str] = &[
     "DROP VIEW IF EXISTS ",
 ];
 
+/// Where a statement begins behind its comments, in bytes.
+pub(crate) fn begin_of_code(statement: &str) -> usize {
+    statement.split_inclusive('\n').take_while(|line| line.starts_with("--") || line.trim().is_empty()).map(str::len).sum()
+}
+
 pub(crate) fn is_insert(statement: &str) -> bool {
-    statement.lines().find(|line| !line.starts_with("--")).is_some_and(|line| line.starts_with("INSERT INTO "))
+    statement[begin_of_code(statement)..].starts_with("INSERT INTO ")
 }
 
 /// `ENGINE = XMergeTree` with its settings as a replicated table has them; other statements stay as they are.

@@ -68,8 +68,11 @@ async fn the_same_migrations_make_replicated_tables_and_repeats_are_known_at_eve
     let shard = Shard::start();
     let replicas = Replicas::new(shard.settings()).unwrap();
     replicas.check().await.unwrap_err();
+    // The second one joins when the first one has its tables long since, changed and filled.
+    let before = Replicas::new(settings(&[&shard.a])).unwrap().migrate(&mut |_| {}).await.unwrap();
+    shard.a.query("INSERT INTO shard.thresholds SELECT * REPLACE (now() AS changed_at, 0.5 AS watch) FROM shard.thresholds").unwrap();
     let applied = replicas.migrate(&mut |_| {}).await.unwrap();
-    assert_eq!(applied.len() % 2, 0, "at each");
+    assert_eq!(applied, before);
     assert_eq!(replicas.migrate(&mut |_| {}).await.unwrap(), []);
     replicas.check().await.unwrap();
     for server in [&shard.a, &shard.b] {
@@ -234,7 +237,7 @@ async fn statements_on_a_cluster_are_read_as_such() {
     let mut seen = 0;
     for file in std::fs::read_dir(folder).unwrap() {
         let sql = std::fs::read_to_string(file.unwrap().path()).unwrap();
-        for statement in sql.split(";\n").map(str::trim).filter(|statement| !statement.is_empty()) {
+        for statement in sql.split(";\n").map(str::trim).filter(|s| !s.is_empty() && !s.contains("INSERT INTO")) {
             let statement = replication.rewrite(statement).unwrap();
             let quoted = statement.replace('\\', "\\\\").replace('\'', "\\'");
             let read = server.query(&format!("SELECT formatQuery('{quoted}') FORMAT TSVRaw")).unwrap();
