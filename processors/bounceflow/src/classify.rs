@@ -53,7 +53,7 @@ pub struct Task {
 }
 
 /// Runs until told to stop. An error is one this thread cannot mend: the process ends, and nothing is lost.
-pub fn run(task: Task) -> anyhow::Result<()> {
+pub fn run(task: &Task) -> anyhow::Result<()> {
     let topics = &task.config.topics;
     let needed = [task.input.topic.as_str(), &topics.failures, &topics.rates, &topics.dead_letter, &topics.schemas];
     if !kafka::wait_for_topics(&task.config.kafka, &needed, &task.stop, &task.health)? {
@@ -64,7 +64,7 @@ pub fn run(task: Task) -> anyhow::Result<()> {
     let group = format!("{}.classify.{}", task.config.deployment, task.input.topic);
     let consumer = Consumer::join(&task.config.kafka, "classify", &group, &id, &[&task.input.topic])?;
     tracing::info!(topic = task.input.topic, group, transactional_id = id, "Classify started");
-    let mut worker = Worker::new(&task, id, producer)?;
+    let mut worker = Worker::new(task, id, producer)?;
     while !task.stop.is_set() {
         task.health.turn();
         let turned = worker.turn(&consumer);
@@ -189,7 +189,7 @@ impl<'t> Worker<'t> {
                 tracing::info!(topic = self.task.input.topic, transactional_id = self.id, "Partitions taken away");
             }
             Event::OffsetGone => return Err(Trouble::StartAgain("an offset is not in the log any more".into())),
-            Event::Error(e) if Consumer::is_fatal(&e) => return Err(Trouble::End(e.into())),
+            Event::Error(e) if Consumer::is_fatal(&e) => return Err(Trouble::of_consumer(&self.id, e)),
             Event::Error(e) => {
                 tracing::warn!(topic = self.task.input.topic, error = %e, "Reading failed; the client tries again")
             }

@@ -2,7 +2,7 @@
 //!
 //! Compiled in only with the feature `failpoints`; without it a step is nothing at all. What happens at a step is said by the
 //! variable `FAILPOINTS`, in the notation of the crate `fail`: `sink.before-intent=20*off->1*return(kill)` kills at the 21st time.
-//! Orders: `kill`, `stop` (SIGSTOP), `panic` (at a moment), and `kill MICROSECONDS` for a step that lasts, that long after it began if it is still under way.
+//! Orders: `kill`, `stop` (SIGSTOP), `panic` and `hang` (at a moment: the thread never goes on), and `kill MICROSECONDS` for a step that lasts, that long after it began if it is still under way.
 
 /// A step: a moment (`failpoint!("name")`), or one that lasts (`failpoint!("name", expression)`, whose value it is).
 macro_rules! failpoint {
@@ -79,6 +79,12 @@ mod armed {
             "panic" => {
                 tracing::warn!(failpoint = name, order, "Fault struck");
                 panic!("as a test ordered");
+            }
+            "hang" => {
+                tracing::warn!(failpoint = name, order, "Fault struck");
+                loop {
+                    thread::park();
+                }
             }
             _ => return tracing::error!(failpoint = name, order, "No such order of a failpoint; nothing is done"),
         };

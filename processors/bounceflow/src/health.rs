@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// A loop that has not turned for this long is stuck. An insert may take its timeout; this is beyond it.
-const STUCK: Duration = Duration::from_secs(180);
+/// A loop that has not turned for this long is stuck: no call of a client may take longer than a request to Kafka, which is a minute.
+pub const STUCK: Duration = Duration::from_secs(90);
 
 /// The loops of this process.
 #[derive(Clone)]

@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
@@ -401,6 +401,7 @@ impl TransactionError {
 pub struct Producer {
     inner: BaseProducer<Context>,
     stop: Stop,
+    health: Arc<Loop>,
 }
 
 impl Producer {
@@ -409,7 +410,7 @@ impl Producer {
         properties: &BTreeMap<String, String>,
         transactional_id: &str,
         stop: &Stop,
-        health: &Loop,
+        health: &Arc<Loop>,
     ) -> Result<Option<Self>, TransactionError> {
         let fixed = [
             ("transactional.id", transactional_id),
@@ -421,7 +422,7 @@ impl Producer {
         while !stop.is_set() {
             health.turn();
             match inner.init_transactions(CALL_TIMEOUT) {
-                Ok(()) => return Ok(Some(Self { inner, stop: stop.clone() })),
+                Ok(()) => return Ok(Some(Self { inner, stop: stop.clone(), health: Arc::clone(health) })),
                 Err(KafkaError::Transaction(e)) if e.is_retriable() => {
                     tracing::warn!(transactional_id, error = %e, "Kafka does not answer yet; waiting for it");
                 }
@@ -498,6 +499,7 @@ impl Producer {
     /// the transactional id over next.
     fn repeat(&self, mut call: impl FnMut() -> Result<(), KafkaError>) -> Result<(), TransactionError> {
         loop {
+            self.health.turn();
             match call() {
                 Ok(()) => return Ok(()),
                 Err(KafkaError::Transaction(e)) if e.is_retriable() && !e.is_fatal() && !e.txn_requires_abort() => {

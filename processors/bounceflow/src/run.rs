@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -15,6 +16,7 @@ use crate::process::Tables;
 use crate::rules::Current;
 use crate::starting::From;
 use crate::stop::Stop;
+use crate::trouble::Fenced;
 use crate::{alertmanager, classify, http, metrics, sink, watch};
 
 /// One of the roles a process can play.
@@ -27,6 +29,13 @@ pub enum Role {
     /// Keeps windowed rates, raises alerts, answers `/api/v1`.
     Watch,
 }
+
+/// Fenced twice within this time, a loop ends.
+const FENCED_AGAIN: Duration = Duration::from_secs(60);
+/// How often is looked whether every loop turns.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long the other loops have for what is open when one is stuck.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 /// Runs the roles (all of them where none is named) until a signal asks to stop or a loop cannot go on.
 pub fn run(config: Config, roles: &[Role], from: Option<From>) -> anyhow::Result<()> {
@@ -56,10 +65,10 @@ pub fn run(config: Config, roles: &[Role], from: Option<From>) -> anyhow::Result
     // A loop that ends says so here; the first that ends by an error ends the process.
     let (ended, ends) = mpsc::channel();
     let mut loops = 0;
-    let mut spawn = |name: String, body: Box<dyn FnOnce() -> anyhow::Result<()> + Send>| -> anyhow::Result<()> {
+    let mut spawn = |name: String, body: Box<dyn FnMut() -> anyhow::Result<()> + Send>| -> anyhow::Result<()> {
         let (ended, context) = (ended.clone(), name.clone());
         thread::Builder::new().name(name.chars().take(15).collect()).spawn(move || {
-            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| until_fenced_twice(&context, body)));
             let result = result.unwrap_or_else(|_| Err(anyhow::anyhow!("panicked")));
             drop(ended.send(result.context(context)));
         })?;
@@ -79,13 +88,13 @@ pub fn run(config: Config, roles: &[Role], from: Option<From>) -> anyhow::Result
                     stop: stop.clone(),
                     health: health.add(&name),
                 };
-                spawn(name, Box::new(move || classify::run(task)))?;
+                spawn(name, Box::new(move || classify::run(&task)))?;
             }
         }
     }
     if playing(Role::Sink) {
         let task = sink::Task { config: Arc::clone(&config), from, stop: stop.clone(), health: health.add("sink") };
-        spawn("sink".into(), Box::new(move || sink::run(task)))?;
+        spawn("sink".into(), Box::new(move || sink::run(&task)))?;
     }
     if let Some(board) = board {
         for url in &config.watch.alertmanagers {
@@ -95,21 +104,55 @@ pub fn run(config: Config, roles: &[Role], from: Option<From>) -> anyhow::Result
         }
         let (config, tables) = (Arc::clone(&config), Arc::clone(&tables));
         let task = watch::Task { config, tables, board, stop: stop.clone(), health: health.add("watch") };
-        spawn("watch".into(), Box::new(move || watch::run(task)))?;
+        spawn("watch".into(), Box::new(move || watch::run(&task)))?;
     }
     drop(ended);
     let mut result = Ok(());
-    for _ in 0..loops {
-        if let Err(e) = ends.recv().context("a loop ended without a word").and_then(|end| end) {
-            tracing::error!(error = format!("{e:#}"), "A loop cannot go on; the process ends");
-            result = result.and(Err(e));
-            stop.set();
+    let mut fail = |e: anyhow::Error| {
+        tracing::error!(error = format!("{e:#}"), "A loop cannot go on; the process ends");
+        stop.set();
+        if result.is_ok() {
+            result = Err(e);
+        }
+    };
+    let mut leave: Option<Instant> = None;
+    while loops > 0 && leave.is_none_or(|when| Instant::now() < when) {
+        match ends.recv_timeout(LOOK) {
+            Ok(end) => {
+                loops -= 1;
+                end.unwrap_or_else(&mut fail);
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                loops = 0;
+                fail(anyhow::anyhow!("a loop ended without a word"));
+            }
+            // A call of a client did not return, and never may. What was open is settled by whoever is started next.
+            Err(RecvTimeoutError::Timeout) if leave.is_none() && !health.stuck().is_empty() => {
+                fail(anyhow::anyhow!("{}; nothing is lost, start it again", health.stuck().join("; ")));
+                leave = Some(Instant::now() + FAREWELL);
+            }
+            Err(RecvTimeoutError::Timeout) => {}
         }
     }
     stop.set();
     match runtime.block_on(listening) {
         Ok(served) => result.and(served),
         Err(e) => result.and(Err(e.into())),
+    }
+}
+
+/// Begins a loop anew where it was fenced: when Kafka loses a broker, that happens to whoever waited for the broker's answer. Where
+/// another process goes by the same id, the two fence each other, and whoever is fenced again so soon ends.
+fn until_fenced_twice(name: &str, mut body: Box<dyn FnMut() -> anyhow::Result<()> + Send>) -> anyhow::Result<()> {
+    let mut fenced: Option<Instant> = None;
+    loop {
+        match body() {
+            Err(e) if e.is::<Fenced>() && fenced.is_none_or(|when| when.elapsed() > FENCED_AGAIN) => {
+                tracing::warn!(loop_name = name, error = format!("{e:#}"), "Fenced; beginning anew from the committed offsets");
+                fenced = Some(Instant::now());
+            }
+            end => return end,
+        }
     }
 }
 

@@ -61,7 +61,7 @@ pub struct Task {
 }
 
 /// Runs until told to stop. An error is one the loop cannot mend: the process ends, and nothing is lost.
-pub fn run(task: Task) -> anyhow::Result<()> {
+pub fn run(task: &Task) -> anyhow::Result<()> {
     let topics = &task.config.topics;
     // A thread of its own, so that inserts go on while batches are filled.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -71,7 +71,7 @@ pub fn run(task: Task) -> anyhow::Result<()> {
         &[&topics.failures, &topics.rates, &topics.alerts, &topics.dead_letter, &topics.schemas],
         &task.stop,
         &task.health,
-    )? || !wait_for_clickhouse(&task, &runtime, &replicas)
+    )? || !wait_for_clickhouse(task, &runtime, &replicas)
     {
         return Ok(());
     }
@@ -80,7 +80,7 @@ pub fn run(task: Task) -> anyhow::Result<()> {
     let group = format!("{}.sink", task.config.deployment);
     let consumer = Consumer::join(&task.config.kafka, "sink", &group, &id, &[&topics.failures, &topics.rates, &topics.alerts])?;
     tracing::info!(group, transactional_id = id, "Sink started");
-    let mut worker = Worker::new(&task, id, producer, runtime, replicas)?;
+    let mut worker = Worker::new(task, id, producer, runtime, replicas)?;
     while !task.stop.is_set() {
         task.health.turn();
         let turned = worker.turn(&consumer);
@@ -275,7 +275,7 @@ impl<'t> Worker<'t> {
                 tracing::info!(transactional_id = self.id, "Partitions taken away");
             }
             Event::OffsetGone => return Err(Trouble::StartAgain("an offset is not in the log any more".into())),
-            Event::Error(e) if Consumer::is_fatal(&e) => return Err(Trouble::End(e.into())),
+            Event::Error(e) if Consumer::is_fatal(&e) => return Err(Trouble::of_consumer(&self.id, e)),
             Event::Error(e) => tracing::warn!(error = %e, "Reading failed; the client tries again"),
             Event::End(_) | Event::Idle => {}
         }

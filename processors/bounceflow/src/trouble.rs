@@ -1,8 +1,9 @@
 //! Why a turn of a loop did not end well, how far that can be mended, and how a producer is got again. The same for every loop.
 
 use bounceflow_event::avro::AvroError;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Config;
@@ -10,6 +11,18 @@ use crate::health::Loop;
 use crate::kafka::{Producer, TRANSACTION_TIMEOUT_MS, TransactionError};
 use crate::schemas;
 use crate::stop::Stop;
+
+/// Somebody else goes by the same id, or Kafka took it for dead. What it had under way was not committed.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{id} was taken over ({why}): by another process with this `ordinal` (give each of a role its own), or by Kafka, as it does with a \
+     transaction that stands still for {TRANSACTION_TIMEOUT_MS} ms while a process sleeps or a broker is lost. Nothing is lost; if nobody \
+     else runs under this id, start it again"
+)]
+pub struct Fenced {
+    id: String,
+    why: KafkaError,
+}
 
 /// Why a turn did not end well.
 pub enum Trouble {
@@ -53,7 +66,7 @@ impl From<AvroError> for Trouble {
 }
 
 /// Takes the transactional id over and leaves the schemas of what is written. None: told to stop before.
-pub fn take_over(config: &Config, id: &str, stop: &Stop, health: &Loop) -> anyhow::Result<Option<Producer>> {
+pub fn take_over(config: &Config, id: &str, stop: &Stop, health: &Arc<Loop>) -> anyhow::Result<Option<Producer>> {
     while !stop.is_set() {
         let trouble = match Producer::take_over(&config.kafka, id, stop, health) {
             Ok(None) => return Ok(None),
@@ -78,15 +91,19 @@ pub enum Cure {
 }
 
 impl Trouble {
+    /// What a consumer that is of no more use said.
+    pub fn of_consumer(id: &str, why: KafkaError) -> Self {
+        let fenced = matches!(why, KafkaError::MessageConsumptionFatal(RDKafkaErrorCode::FencedInstanceId));
+        Self::End(if fenced { Fenced { id: format!("group.instance.id {id}"), why }.into() } else { why.into() })
+    }
+
     /// Says in the log what happened, and what to do; an error where the process must end.
     pub fn cure(self, transactional_id: &str) -> anyhow::Result<Cure> {
         match self {
             Self::End(e) => Err(e),
-            Self::Transaction(TransactionError::Fenced(e)) => Err(anyhow::anyhow!(
-                "transactional.id {transactional_id} was taken over ({e}): by another process with this `ordinal` (give each of a role its \
-                 own), or by Kafka, as it does with a transaction that stands still for {TRANSACTION_TIMEOUT_MS} ms while a process \
-                 sleeps or a broker is lost. Nothing is lost; if nobody else runs under this id, start it again"
-            )),
+            Self::Transaction(TransactionError::Fenced(why)) => {
+                Err(Fenced { id: format!("transactional.id {transactional_id}"), why }.into())
+            }
             Self::Transaction(TransactionError::Fatal(error)) => {
                 tracing::warn!(transactional_id, %error, "The producer is of no more use; making a new one");
                 Ok(Cure::NewProducer)

@@ -60,7 +60,7 @@ pub struct Task {
 }
 
 /// Runs until told to stop. An error is one the loop cannot mend: the process ends, and nothing is lost.
-pub fn run(task: Task) -> anyhow::Result<()> {
+pub fn run(task: &Task) -> anyhow::Result<()> {
     let topics = &task.config.topics;
     let needed = [&*topics.rates, &topics.alerts, &topics.schemas];
     if !kafka::wait_for_topics(&task.config.kafka, &needed, &task.stop, &task.health)? {
@@ -73,7 +73,7 @@ pub fn run(task: Task) -> anyhow::Result<()> {
     let schema = WriterSchema::parse(avro::ALERT)?;
     tracing::info!(group, transactional_id = id, rules = task.config.watch.rules.len(), "Watch started");
     while !task.stop.is_set() {
-        let lived = Life::begin(&task, &id, &schema, &consumer).and_then(|mut life| life.live(&producer, &consumer));
+        let lived = Life::begin(task, &id, &schema, &consumer).and_then(|mut life| life.live(&producer, &consumer));
         let Err(trouble) = lived else { break };
         let renew = matches!(trouble.cure(&id)?, Cure::NewProducer) || producer.abort().is_err();
         if renew {

@@ -5,6 +5,7 @@ mod forced;
 mod zombies;
 mod members;
 mod panics;
+mod hangs;
 mod clickhouse;
 mod answers;
 mod kafka;
@@ -90,6 +91,8 @@ pub(crate) const CELLS: &[Cell] = &[
     Cell::new("classify-kill-during-commit", "classify dies within the commit", forced::classify_during_commit),
     Cell::new("classify-kill-after-commit", "classify dies when the commit is done", forced::classify_after_commit),
     Cell::new("classify-panic", "classify panics over records, which are sent again from the dead letter", panics::classify),
+    Cell::new("hung-calls", "a call never returns in classify, nor in the sink; both end by themselves", hangs::both)
+        .supervised(),
     Cell::new("random-kills", "30 kills of either role at random", members::random_kills),
     Cell::new("classify-zombie", "classify sleeps through its expulsion, also before a commit", zombies::classify).ordered(slow),
     Cell::new("sink-zombie", "the sink sleeps through its expulsion with an intent open", zombies::sink).ordered(slow),

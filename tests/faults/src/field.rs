@@ -15,6 +15,9 @@ use crate::proxy::Proxy;
 /// The message of a failpoint that strikes.
 pub(crate) const STRUCK: &str = "Fault struck";
 
+/// The measure of how many ended by themselves.
+pub(crate) const ENDED: &str = "ended_by_themselves";
+
 /// Both roles.
 pub(crate) const ROLES: [&str; 2] = ["classify", "sink"];
 
@@ -191,8 +194,9 @@ impl Field {
     }
 
     /// Waits until it was said more than `before` times.
-    pub(crate) fn wait_for_said(&self, message: &str, also: &str, before: u64) -> Result<u64> {
+    pub(crate) fn wait_for_said(&mut self, message: &str, also: &str, before: u64) -> Result<u64> {
         until(&format!("{message:?} with {also:?}"), || {
+            self.all_alive()?;
             let said = self.said(message, also)?;
             ensure!(said > before, "{said} times");
             Ok(said - before)
@@ -211,7 +215,7 @@ impl Field {
             }
             for (role, ordinal, why) in ended {
                 self.say(&format!("{role} {ordinal} ended by itself and is started again: {}", why["error"]));
-                *self.measured.entry("ended_by_themselves".to_owned()).or_default() += 1.0;
+                *self.measured.entry(ENDED.to_owned()).or_default() += 1.0;
                 self.join(role, ordinal, None)?;
             }
             return Ok(());

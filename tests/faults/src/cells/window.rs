@@ -11,10 +11,14 @@ const TABLES: [&str; 3] = ["failures", "batches", "delivery_rates"];
 /// Less than a sink works with, and more than there are inserts in the air: putting it back puts everything right.
 const SMALL: u64 = 20;
 
+/// Four of failures, one of rates.
+const PARTITIONS: usize = 5;
+
 pub(crate) fn small(field: &mut Field) -> Result<u64> {
     field.start_team()?;
     field.start_traffic()?;
     field.under_way()?;
+    share_out(field)?;
     // Every insert from here on is taken and not answered, so that each partition hangs on its first.
     let broken = |field: &Field| Ok::<_, anyhow::Error>(proxy(field)?.broken(Break::CutAnswer));
     for table in TABLES {
@@ -22,7 +26,7 @@ pub(crate) fn small(field: &mut Field) -> Result<u64> {
         field.pipeline.value(&sql)?;
     }
     proxy(field)?.breaks(Break::CutAnswer, 1);
-    let partitions = 5; // four of failures, one of rates
+    let partitions = PARTITIONS as u64;
     let halts = until("every partition to halt", || {
         let halts = field.said("A partition halts", "non_replicated_deduplication_window")?;
         ensure!(halts >= partitions, "{halts} of {partitions} halted");
@@ -53,4 +57,22 @@ pub(crate) fn small(field: &mut Field) -> Result<u64> {
         field.join(ROLES[1], ordinal, None)?;
     }
     Ok(halts)
+}
+
+/// Waits until both sinks have partitions and each of these was written since: nobody repeats what another one began.
+fn share_out(field: &Field) -> Result<()> {
+    let group = field.pipeline.group("sink")?;
+    until("both sinks to have partitions", || {
+        for ordinal in 0..2 {
+            ensure!(!group.assigned(&field.pipeline.id("sink", ordinal))?.is_empty(), "sink {ordinal} has none");
+        }
+        Ok(())
+    })?;
+    let before = group.committed()?;
+    until("every partition to be written", || {
+        let now = group.committed()?;
+        let moved = now.iter().zip(&before).filter(|(now, before)| now.offset > before.offset).count();
+        ensure!(moved == PARTITIONS, "{moved} were");
+        Ok(())
+    })
 }
