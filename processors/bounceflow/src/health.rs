@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// A loop that has not turned for this long is stuck: no call of a client may take longer than a request to Kafka, which is a minute.
-pub const STUCK: Duration = Duration::from_secs(90);
+const STUCK: Duration = Duration::from_secs(90);
 
 /// The loops of this process.
 #[derive(Clone)]
@@ -19,6 +19,7 @@ pub struct Loop {
     name: String,
     started: Instant,
     turned_ms: AtomicU64,
+    patience_ms: AtomicU64,
     ready: AtomicBool,
     problem: Mutex<Option<String>>,
 }
@@ -36,6 +37,7 @@ impl Health {
             name: name.into(),
             started: self.started,
             turned_ms: AtomicU64::new(self.started.elapsed().as_millis() as u64),
+            patience_ms: AtomicU64::new(STUCK.as_millis() as u64),
             ready: AtomicBool::new(false),
             problem: Mutex::new(None),
         });
@@ -49,7 +51,8 @@ impl Health {
         self.each(|l| {
             let turned = Duration::from_millis(l.turned_ms.load(Ordering::Relaxed));
             let still = now.saturating_sub(turned);
-            (still > STUCK).then(|| format!("{}: has not turned for {} s", l.name, still.as_secs()))
+            (still > Duration::from_millis(l.patience_ms.load(Ordering::Relaxed)))
+                .then(|| format!("{}: has not turned for {} s", l.name, still.as_secs()))
         })
     }
 
@@ -73,6 +76,12 @@ impl Health {
 impl Loop {
     /// The loop went round once more.
     pub fn turn(&self) {
+        self.turn_within(STUCK);
+    }
+
+    /// The same, and it is stuck unless the next turn comes within this time.
+    pub fn turn_within(&self, patience: Duration) {
+        self.patience_ms.store(patience.as_millis() as u64, Ordering::Relaxed);
         self.turned_ms.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 

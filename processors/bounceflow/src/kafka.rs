@@ -24,6 +24,9 @@ use crate::stop::Stop;
 
 /// How long one call to a broker may take before it is given up or repeated.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// `send_offsets_to_transaction` that takes longer has lost its request, and never returns: where the group's coordinator died, the client
+/// keeps no time (librdkafka issues 5456 and 5511). Kafka has ended the transaction long before.
+const LOST_CALL: Duration = Duration::from_secs(25);
 
 /// A transaction left open by a dead process blocks readers for this long; the same `transactional.id` coming back ends it at once.
 pub const TRANSACTION_TIMEOUT_MS: &str = "10000";
@@ -463,14 +466,23 @@ impl Producer {
             element.set_offset(Offset::Offset(*offset)).map_err(TransactionError::Aborted)?;
             element.set_metadata(metadata);
         }
-        self.repeat(|| self.inner.send_offsets_to_transaction(&list, group, CALL_TIMEOUT))?;
-        self.repeat(|| self.inner.commit_transaction(CALL_TIMEOUT))
+        self.repeat(|| {
+            self.health.turn_within(LOST_CALL);
+            self.inner.send_offsets_to_transaction(&list, group, CALL_TIMEOUT)
+        })?;
+        self.repeat(|| {
+            self.health.turn();
+            self.inner.commit_transaction(CALL_TIMEOUT)
+        })
     }
 
     /// Commits a transaction that settles no input.
     pub fn commit_without_offsets(&self) -> Result<(), TransactionError> {
         self.settle();
-        self.repeat(|| self.inner.commit_transaction(CALL_TIMEOUT))
+        self.repeat(|| {
+            self.health.turn();
+            self.inner.commit_transaction(CALL_TIMEOUT)
+        })
     }
 
     /// Waits for what is in flight. `commit_transaction` of the binding waits in steps of 100 ms; steps of 1 ms cost a tenth.
@@ -492,14 +504,16 @@ impl Producer {
                 aborted => return aborted.map_err(TransactionError::from),
             }
         }
-        self.repeat(|| self.inner.abort_transaction(CALL_TIMEOUT))
+        self.repeat(|| {
+            self.health.turn();
+            self.inner.abort_transaction(CALL_TIMEOUT)
+        })
     }
 
     /// Repeats a call while its result is unknown but can be asked for again. Told to stop, it leaves the answer to whoever takes
     /// the transactional id over next.
     fn repeat(&self, mut call: impl FnMut() -> Result<(), KafkaError>) -> Result<(), TransactionError> {
         loop {
-            self.health.turn();
             match call() {
                 Ok(()) => return Ok(()),
                 Err(KafkaError::Transaction(e)) if e.is_retriable() && !e.is_fatal() && !e.txn_requires_abort() => {

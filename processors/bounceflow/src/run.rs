@@ -34,6 +34,8 @@ pub enum Role {
 const FENCED_AGAIN: Duration = Duration::from_secs(60);
 /// How often is looked whether every loop turns.
 const LOOK: Duration = Duration::from_secs(1);
+/// A loop is stuck when so many looks in a row say so: a process that slept finds old times, and turns at once.
+const LOOKS: u32 = 5;
 /// How long the other loops have for what is open when one is stuck.
 const FAREWELL: Duration = Duration::from_secs(10);
 
@@ -115,7 +117,7 @@ pub fn run(config: Config, roles: &[Role], from: Option<From>) -> anyhow::Result
             result = Err(e);
         }
     };
-    let mut leave: Option<Instant> = None;
+    let (mut stuck, mut leave) = (0, None::<Instant>);
     while loops > 0 && leave.is_none_or(|when| Instant::now() < when) {
         match ends.recv_timeout(LOOK) {
             Ok(end) => {
@@ -126,12 +128,12 @@ pub fn run(config: Config, roles: &[Role], from: Option<From>) -> anyhow::Result
                 loops = 0;
                 fail(anyhow::anyhow!("a loop ended without a word"));
             }
-            // A call of a client did not return, and never may. What was open is settled by whoever is started next.
-            Err(RecvTimeoutError::Timeout) if leave.is_none() && !health.stuck().is_empty() => {
-                fail(anyhow::anyhow!("{}; nothing is lost, start it again", health.stuck().join("; ")));
-                leave = Some(Instant::now() + FAREWELL);
-            }
-            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Timeout) => stuck = if health.stuck().is_empty() { 0 } else { stuck + 1 },
+        }
+        // A call of a client did not return, and never may. What was open is settled by whoever is started next.
+        if leave.is_none() && stuck >= LOOKS {
+            fail(anyhow::anyhow!("{}; nothing is lost, start it again", health.stuck().join("; ")));
+            leave = Some(Instant::now() + FAREWELL);
         }
     }
     stop.set();

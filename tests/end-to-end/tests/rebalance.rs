@@ -90,3 +90,35 @@ fn partitions_that_waited_for_clickhouse_are_read_on_after_a_rebalance() -> Resu
     pipeline.passed();
     Ok(())
 }
+
+#[test]
+fn of_two_processes_with_one_ordinal_one_ends_and_says_why() -> Result<()> {
+    let pipeline = Pipeline::builder("twins")?.inputs(4).set(&["kafka", "session.timeout.ms"], "6000")?.build()?;
+    let expected = format!("--expected={}", pipeline.folder().join("expected.json").display());
+    let mut simulate = pipeline.simulate(&["--count=60000", "--rate=4000", "--garbage=0", &expected])?;
+    let mut twins = [pipeline.run("classify", 0, &[])?, pipeline.run("classify", 0, &[])?];
+    // Each begins anew once, as it does when Kafka loses a broker: they cannot know that they are two.
+    until("one of them to end", || {
+        let running = twins.iter_mut().map(|twin| twin.runs()).collect::<Result<Vec<_>>>()?;
+        ensure!(running.contains(&false), "both run");
+        Ok(())
+    })?;
+    let [one, other] = &mut twins;
+    let (ended, left) = if one.runs()? { (other, one) } else { (one, other) };
+    ensure!(ended.end()?.code() == Some(1), "it ended without an error");
+    let log = ended.log();
+    ensure!(log.contains("was taken over") && log.contains("`ordinal`"), "it does not say why: {log}");
+    ensure!(ended.said("Fenced; beginning anew").len() == 1, "it did not try once more: {log}");
+    ensure!(simulate.end()?.success(), "the simulator failed");
+    let mut sink = pipeline.run("sink", 0, &[])?;
+    pipeline.settled("classify")?;
+    pipeline.settled("sink")?;
+    let (_, expected) = pipeline.expected("expected.json")?;
+    let (words, ..) = differences(&expected, &pipeline.totals()?);
+    ensure!(words.is_empty(), "what was sent and what was counted differ:\n{}", words.join("\n"));
+    for process in [left, &mut sink] {
+        ensure!(process.stop()?.success(), "{} did not end well", process.name());
+    }
+    pipeline.passed();
+    Ok(())
+}
