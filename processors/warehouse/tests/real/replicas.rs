@@ -70,7 +70,10 @@ async fn the_same_migrations_make_replicated_tables_and_repeats_are_known_at_eve
     replicas.check().await.unwrap_err();
     // The second one joins when the first one has its tables long since, changed and filled.
     let before = Replicas::new(settings(&[&shard.a])).unwrap().migrate(&mut |_| {}).await.unwrap();
-    shard.a.query("INSERT INTO shard.thresholds SELECT * REPLACE (now() AS changed_at, 0.5 AS watch) FROM shard.thresholds").unwrap();
+    shard
+        .a
+        .query("INSERT INTO shard.thresholds SELECT * REPLACE (now() AS changed_at, 0.5 AS watch) FROM shard.thresholds")
+        .unwrap();
     let applied = replicas.migrate(&mut |_| {}).await.unwrap();
     assert_eq!(applied, before);
     assert_eq!(replicas.migrate(&mut |_| {}).await.unwrap(), []);
