@@ -132,15 +132,16 @@ fn act(command: Command) -> anyhow::Result<ExitCode> {
             }
         }
         Command::Migrate { configured } => {
-            let replicas = bounceflow_warehouse::Replicas::new(Config::load(&configured.config)?.clickhouse)?;
-            let applied = one_thread()?.block_on(replicas.migrate(&mut |line| drop(writeln!(std::io::stdout(), "{line}"))))?;
-            writeln!(out, "{} migrations applied; {} is at this version", applied.len(), replicas.any().database())?;
+            let settings = Config::load(&configured.config)?.clickhouse;
+            let shards = bounceflow_warehouse::Shards::new(settings.clone())?;
+            let applied = one_thread()?.block_on(shards.migrate(&mut |line| drop(writeln!(std::io::stdout(), "{line}"))))?;
+            writeln!(out, "{} migrations applied; {} is at this version", applied.len(), settings.database)?;
         }
         Command::Explain(args) => explain::run(&args)?,
         Command::Rules(args) => return rules::run(args),
         Command::Audit { configured, json } => {
-            let replicas = bounceflow_warehouse::Replicas::new(Config::load(&configured.config)?.clickhouse)?;
-            let report = one_thread()?.block_on(async { replicas.answering().await?.audit(&AuditOptions::default()).await })?;
+            let shards = bounceflow_warehouse::Shards::new(Config::load(&configured.config)?.clickhouse)?;
+            let report = one_thread()?.block_on(async { shards.reader().await?.audit(&AuditOptions::default()).await })?;
             if json {
                 writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
             } else {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bounceflow_enrich::{Identities, IdentityConfig, Isps};
 use bounceflow_event::{Decoder, Format, avro};
+use bounceflow_warehouse::{Replication, Settings, Sharding};
 use bounceflow_window::Rules;
 use figment::Figment;
 use figment::providers::{Env, Format as _, Toml};
@@ -181,9 +182,12 @@ impl Default for RawRecipient {
 #[serde(deny_unknown_fields, default)]
 pub struct RawClickHouse {
     /// HTTP address of the server, or a list of them: replicas of one shard. The sink turns to the next where one does not answer.
-    /// Several need replicated tables, which `migrate` makes at each of them (or with `cluster`).
-    pub url: Addresses,
-    /// Cluster whose servers run what `migrate` does (`ON CLUSTER`). Its tables are replicated.
+    /// Several need replicated tables, which `migrate` makes at each of them (or with `cluster`). Unset: `http://127.0.0.1:8123`.
+    pub url: Option<Addresses>,
+    /// Several shards instead of `url`, each with a part of the Kafka partitions. New ones go to the end; the order never changes.
+    pub shards: Vec<RawShard>,
+    /// A cluster of the servers' `remote_servers`. With `url`: its servers run what `migrate` does (`ON CLUSTER`), and tables are
+    /// replicated. With `shards`: it names the same shards, and the database `…_all` reads them.
     pub cluster: Option<String>,
     /// Path of a replicated table in ClickHouse Keeper. The server replaces `{shard}` (a macro), `{database}` and `{table}`.
     pub replica_path: String,
@@ -202,7 +206,8 @@ pub struct RawClickHouse {
 impl Default for RawClickHouse {
     fn default() -> Self {
         Self {
-            url: Addresses::One("http://127.0.0.1:8123".into()),
+            url: None,
+            shards: Vec::new(),
             cluster: None,
             replica_path: bounceflow_warehouse::replication::DEFAULT_PATH.into(),
             database: "bounceflow".into(),
@@ -212,6 +217,14 @@ impl Default for RawClickHouse {
             insert_timeout_ms: 60_000,
         }
     }
+}
+
+/// One of several shards.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawShard {
+    /// HTTP address of its server, or a list of them: its replicas. Where any shard has several, the tables of all are replicated.
+    pub url: Addresses,
 }
 
 /// For how long data is kept, in days after the event; 0: for ever.
@@ -241,6 +254,15 @@ pub enum Addresses {
     One(String),
     /// Replicas of one shard.
     Several(Vec<String>),
+}
+
+impl From<Addresses> for Vec<String> {
+    fn from(addresses: Addresses) -> Self {
+        match addresses {
+            Addresses::One(url) => vec![url],
+            Addresses::Several(urls) => urls,
+        }
+    }
 }
 
 /// The sink role.
@@ -335,7 +357,7 @@ pub struct Config {
     /// Recipient hash.
     pub recipient: Recipient,
     /// ClickHouse.
-    pub clickhouse: bounceflow_warehouse::Settings,
+    pub clickhouse: Settings,
     /// The sink role.
     pub sink: Sink,
     /// The watch role.
@@ -438,7 +460,7 @@ impl Config {
         }
     }
 
-    fn check(raw: RawConfig, mistakes: &mut Mistakes) -> Option<Self> {
+    fn check(mut raw: RawConfig, mistakes: &mut Mistakes) -> Option<Self> {
         if raw.deployment.is_empty()
             || !raw.deployment.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
         {
@@ -515,23 +537,11 @@ impl Config {
             (id.clone(), recipient_key(file, &path, mistakes))
         });
         let old_keys = old_keys.collect();
-        let mut urls = match raw.clickhouse.url {
-            Addresses::One(url) => vec![url],
-            Addresses::Several(urls) => urls,
-        };
-        if urls.is_empty() {
-            mistakes.add("clickhouse.url", "is empty; name at least one server");
-            return None;
+        if raw.clickhouse.url.is_some() && !raw.clickhouse.shards.is_empty() {
+            mistakes.add("clickhouse.url", "names servers beside clickhouse.shards; name them in one of the two");
         }
-        let url = urls.remove(0);
-        let replicated = !urls.is_empty() || raw.clickhouse.cluster.is_some();
-        let clickhouse = bounceflow_warehouse::Settings {
-            url,
-            further: urls,
-            replication: replicated.then_some(bounceflow_warehouse::Replication {
-                path: raw.clickhouse.replica_path,
-                cluster: raw.clickhouse.cluster,
-            }),
+        let servers = servers(&mut raw.clickhouse);
+        let clickhouse = Settings {
             database: raw.clickhouse.database,
             retention: bounceflow_warehouse::Retention {
                 diagnostics: raw.clickhouse.retention.diagnostics,
@@ -542,7 +552,7 @@ impl Config {
             password,
             pipeline: raw.deployment.clone(),
             insert_timeout: Duration::from_millis(raw.clickhouse.insert_timeout_ms),
-            ..Default::default()
+            ..servers
         };
         for mistake in clickhouse.mistakes() {
             let (field, what) = mistake.split_once(' ').unwrap_or((&mistake, ""));
@@ -589,6 +599,29 @@ impl Config {
             watch: watch?,
             listen: listen.ok()?,
         })
+    }
+}
+
+/// Which servers ClickHouse is, and how they belong together. Checked with the rest of the settings.
+fn servers(raw: &mut RawClickHouse) -> Settings {
+    let sharded = !raw.shards.is_empty();
+    let mut shards: Vec<Vec<String>> = raw.shards.drain(..).map(|shard| shard.url.into()).collect();
+    if !sharded {
+        shards.push(raw.url.take().map_or_else(|| vec!["http://127.0.0.1:8123".to_owned()], Into::into));
+    }
+    // Told as an empty address, with its place.
+    shards.iter_mut().filter(|urls| urls.is_empty()).for_each(|urls| urls.push(String::new()));
+    let several = shards.iter().any(|urls| urls.len() > 1);
+    let (path, cluster) = (std::mem::take(&mut raw.replica_path), raw.cluster.take());
+    let mut urls = shards.remove(0);
+    let (url, further) = (urls.remove(0), urls);
+    if sharded {
+        let sharding = Some(Sharding { cluster: cluster.unwrap_or_default(), further: shards });
+        let replication = several.then_some(Replication { path, cluster: None });
+        Settings { url, further, replication, sharding, ..Settings::default() }
+    } else {
+        let replication = (several || cluster.is_some()).then_some(Replication { path, cluster });
+        Settings { url, further, replication, ..Settings::default() }
     }
 }
 

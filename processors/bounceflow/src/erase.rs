@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bounceflow_enrich::domain_of;
-use bounceflow_warehouse::{Erasure, Person, Warehouse};
+use bounceflow_warehouse::{Erasure, Person, Shards};
 use rdkafka::Message;
 use sha2::{Digest, Sha256};
 
@@ -100,29 +100,29 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 fn erase(config: &Config, people: &People, args: &Args) -> anyhow::Result<Report> {
     let runtime = crate::cli::one_thread()?;
-    let warehouse = Warehouse::new(config.clickhouse.clone())?;
-    // Before anything is touched: that the tables are this version's, and that the server answers.
-    runtime.block_on(warehouse.check())?;
+    let shards = Shards::new(config.clickhouse.clone())?;
+    // Before anything is touched: that the tables are this version's, and that every shard answers.
+    runtime.block_on(shards.check())?;
     let now = jiff::Timestamp::now().as_millisecond();
     let wait = if args.dry_run { Duration::ZERO } else { Duration::from_secs(args.wait) };
     if !args.dry_run {
-        runtime.block_on(warehouse.remember_erased(&people.persons, now))?;
+        runtime.block_on(shards.remember_erased(&people.persons, now))?;
     }
     let (waiting, sink) = wait_for_roles(config, Instant::now() + wait)?;
     let letters = erase_letters(config, people, args.dry_run)?;
     let topic = &config.topics.failures;
     let erasure = Erasure { people: &people.persons, salt: &people.salt, digests: &people.digests, topic, settled: &sink.to };
-    let found = runtime.block_on(warehouse.count_rows_of(&erasure))?;
+    let found = runtime.block_on(shards.count_rows_of(&erasure))?;
     if !args.dry_run && !found.is_empty() {
-        runtime.block_on(warehouse.erase_rows_of(&erasure))?;
-        let left = runtime.block_on(warehouse.count_rows_of(&erasure))?;
+        runtime.block_on(shards.erase_rows_of(&erasure))?;
+        let left = runtime.block_on(shards.count_rows_of(&erasure))?;
         anyhow::ensure!(
             left.is_empty(),
             "{} rows are still there after the deletion; run this again",
             left.values().sum::<u64>()
         );
     }
-    let lifetime = runtime.block_on(warehouse.old_parts_lifetime())?;
+    let lifetime = runtime.block_on(shards.old_parts_lifetime())?;
     let rows = Rows { total: found.values().sum(), by_key: by_key(people, found), old_files_seconds: lifetime };
     Ok(Report {
         dry_run: args.dry_run,

@@ -31,6 +31,10 @@ pub struct Intent {
     pub encoder: u32,
     /// Hash of the names of the columns.
     pub columns: String,
+    /// Which shard takes it, whatever the number of shards is by the time of a repeat: that one remembers the token. Before there were
+    /// several, intents named none.
+    #[serde(default)]
+    pub shard: u32,
 }
 
 impl Intent {
@@ -52,6 +56,18 @@ impl Intent {
         let Self { first, last, first_time: first_timestamp, attempt, .. } = *self;
         let token = warehouse.token(table, TokenRange { topic, partition, first, last, first_timestamp });
         if attempt == 0 { token } else { format!("{token}:r{attempt}") }
+    }
+
+    /// Itself, where the shard it names is one of so many; else why it cannot be repeated.
+    pub fn among(self, shards: usize) -> Result<Self, String> {
+        if (self.shard as usize) < shards {
+            return Ok(self);
+        }
+        Err(format!(
+            "offsets {} to {} were begun at clickhouse.shards[{}], which may have stored them, and the configuration names {shards} of \
+             them: list that shard again until the sink has settled what is open",
+            self.first, self.last, self.shard
+        ))
     }
 
     /// Why this binary cannot repeat the insert, if so.
@@ -97,6 +113,7 @@ mod tests {
             attempt: 0,
             encoder: ENCODER_VERSION,
             columns: columns_hash(Table::Failures),
+            shard: 1,
         }
     }
 
@@ -108,6 +125,21 @@ mod tests {
         assert_eq!(Intent::from_metadata(&metadata), Ok(Some(intent)));
         assert_eq!(Intent::from_metadata(""), Ok(None));
         assert!(Intent::from_metadata("something else").is_err());
+    }
+
+    #[test]
+    fn intents_of_before_there_were_shards_are_the_first_ones() {
+        let metadata =
+            r#"{"first":3,"last":9,"records":5,"rows":5,"first_time":1,"at":2,"attempt":0,"encoder":1,"columns":"3ec581a2bf82"}"#;
+        let intent = Intent::from_metadata(metadata).unwrap().unwrap();
+        assert_eq!(intent.among(1).unwrap().shard, 0);
+    }
+
+    #[test]
+    fn a_shard_that_is_not_configured_halts() {
+        let intent = intent();
+        assert_eq!(intent.clone().among(2), Ok(intent.clone()));
+        assert!(intent.among(1).unwrap_err().contains("clickhouse.shards[1]"));
     }
 
     #[test]

@@ -131,6 +131,12 @@ struct Session {
 impl Session {
     fn open(file: &Path) -> anyhow::Result<Self> {
         let config = Config::load(file)?;
+        ensure!(
+            config.clickhouse.sharding.is_none(),
+            "replay works on one shard: what it replaces of failures stands in another one than the rates, and no swap is whole over \
+             both. Count the range into an installation of its own, with a `deployment`, topics and a [clickhouse] database of its own: \
+             `bounceflow run --from` and the time where it begins, and compare there"
+        );
         let warehouse = Warehouse::new(config.clickhouse.clone())?;
         let runtime = crate::cli::one_thread()?;
         runtime.block_on(warehouse.check())?;

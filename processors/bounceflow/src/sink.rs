@@ -11,8 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bounceflow_event::avro::{AvroError, Schemas};
 use bounceflow_event::{Alert, RateBatch};
 use bounceflow_warehouse::{
-    Answer, Block, BlockBuilder, ENCODER_VERSION, Held, LogPosition, Replicas, Table, Verdict, WarehouseError, is_of_the_server,
-    judge,
+    Answer, Block, BlockBuilder, ENCODER_VERSION, Held, LogPosition, Replicas, Shards, Table, Verdict, is_of_the_server, judge,
 };
 use rdkafka::Message;
 use rdkafka::consumer::ConsumerGroupMetadata;
@@ -65,13 +64,13 @@ pub fn run(task: &Task) -> anyhow::Result<()> {
     let topics = &task.config.topics;
     // A thread of its own, so that inserts go on while batches are filled.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let replicas = Arc::new(Replicas::new(task.config.clickhouse.clone())?);
+    let shards = Shards::new(task.config.clickhouse.clone())?;
     if !kafka::wait_for_topics(
         &task.config.kafka,
         &[&topics.failures, &topics.rates, &topics.alerts, &topics.dead_letter, &topics.schemas],
         &task.stop,
         &task.health,
-    )? || !wait_for_clickhouse(task, &runtime, &replicas)
+    )? || !wait_for_clickhouse(task, &runtime, &shards)
     {
         return Ok(());
     }
@@ -80,7 +79,7 @@ pub fn run(task: &Task) -> anyhow::Result<()> {
     let group = format!("{}.sink", task.config.deployment);
     let consumer = Consumer::join(&task.config.kafka, "sink", &group, &id, &[&topics.failures, &topics.rates, &topics.alerts])?;
     tracing::info!(group, transactional_id = id, "Sink started");
-    let mut worker = Worker::new(task, id, producer, runtime, replicas)?;
+    let mut worker = Worker::new(task, id, producer, runtime, shards)?;
     while !task.stop.is_set() {
         task.health.turn();
         let turned = worker.turn(&consumer);
@@ -93,12 +92,12 @@ pub fn run(task: &Task) -> anyhow::Result<()> {
 
 /// Waits until ClickHouse answers, its tables are as this version needs them, and no other pipeline of this name writes to them.
 /// False: told to stop before.
-fn wait_for_clickhouse(task: &Task, runtime: &tokio::runtime::Runtime, replicas: &Replicas) -> bool {
+fn wait_for_clickhouse(task: &Task, runtime: &tokio::runtime::Runtime, shards: &Shards) -> bool {
     let fit = || -> anyhow::Result<()> {
-        runtime.block_on(replicas.check())?;
+        runtime.block_on(shards.check())?;
         let cluster = kafka::cluster_id(&task.config.kafka)?;
         let now = jiff::Timestamp::now().as_millisecond();
-        Ok(runtime.block_on(async { replicas.writable().await?.claim(&cluster, now).await })?)
+        Ok(runtime.block_on(shards.claim(&cluster, now))?)
     };
     let mut said: Option<Instant> = None;
     while !task.stop.is_set() {
@@ -126,7 +125,7 @@ struct Worker<'t> {
     id: String,
     producer: Producer,
     runtime: tokio::runtime::Runtime,
-    replicas: Arc<Replicas>,
+    shards: Shards,
     schemas: Schemas,
     /// As in [`Table::ALL`].
     metrics: [Arc<metrics::Sink>; 3],
@@ -221,14 +220,14 @@ impl<'t> Worker<'t> {
         id: String,
         producer: Producer,
         runtime: tokio::runtime::Runtime,
-        replicas: Arc<Replicas>,
+        shards: Shards,
     ) -> anyhow::Result<Self> {
         Ok(Self {
             task,
             id,
             producer,
             runtime,
-            replicas,
+            shards,
             schemas: schemas::known()?,
             metrics: Table::ALL.map(|table| Arc::new(metrics::Sink::new(table.name()))),
             ended: Arc::default(),
@@ -376,9 +375,11 @@ impl<'t> Worker<'t> {
         for partition in self.partitions.iter_mut().filter(|p| p.due(now)) {
             failpoint!("sink.before-post");
             let Stage::Pending(pending) = &mut partition.stage else { continue };
+            // It was looked for when the intent was found.
+            let Some(replicas) = self.shards.get(pending.intent.shard) else { continue };
             let insert = Insert {
-                replicas: Arc::clone(&self.replicas),
-                token: pending.intent.token(self.replicas.any(), partition.table, &partition.topic, partition.number),
+                replicas: Arc::clone(replicas),
+                token: pending.intent.token(replicas.any(), partition.table, &partition.topic, partition.number),
                 block: pending.block.clone(),
                 topic: partition.topic.clone(),
                 number: partition.number,
@@ -449,6 +450,7 @@ impl<'t> Worker<'t> {
                 attempt: 0,
                 encoder: ENCODER_VERSION,
                 columns: columns_hash(table),
+                shard: self.shards.of(partition.number),
             };
             let found = batch.again.is_some();
             let intent = match batch.again {
@@ -689,16 +691,19 @@ impl<'t> Worker<'t> {
     /// Begins to read partitions at where the group left them, or at the range an intent says may be half done.
     fn start(&mut self, consumer: &Consumer) -> Result<(), Trouble> {
         let left = consumer.committed(&self.assigned)?;
+        let shards = self.shards.iter().count();
         let mut positions = Vec::new();
         self.partitions.clear();
         for left in left {
             let table = self.table_of(&left.topic);
             let from = self.task.from.map(|from| starting::resolve(from, consumer, &left)).transpose()?;
             let counted_to = match (left.offset, from) {
-                (None, None) => self.runtime.block_on(last_offset(&self.replicas, table, &left))?,
+                (None, None) => self.runtime.block_on(self.shards.last_offset(table, &left.topic, left.partition))?,
                 _ => None,
             };
-            let (place, stage) = match (starting::decide(&left, from, counted_to), Intent::from_metadata(&left.metadata)) {
+            let intent =
+                Intent::from_metadata(&left.metadata).and_then(|found| found.map(|intent| intent.among(shards)).transpose());
+            let (place, stage) = match (starting::decide(&left, from, counted_to), intent) {
                 (Start::Halt(why), _) => (left.low, Stage::Halted(why)),
                 (_, Err(why)) => (left.low, Stage::Halted(format!("{}/{}: {why}", left.topic, left.partition))),
                 (Start::At(offset), Ok(None)) => (offset, Stage::filling(table, None)),
@@ -811,7 +816,7 @@ struct Insert {
 }
 
 impl Insert {
-    /// Inserts at the replica spoken to (where it cannot take anything, the next try goes to another one, with the same token), and counts the range where an earlier try may have been written in part.
+    /// Inserts at the replica of its shard that is spoken to (where it cannot take anything, the next try goes to another one, with the same token), and counts the range where an earlier try may have been written in part.
     async fn run(self) -> End {
         if self.block.rows() == 0 {
             return End::Written;
@@ -862,21 +867,11 @@ impl Insert {
                 }
             }
             Verdict::Written => End::Written,
-            Verdict::Retry => End::Retry { fault, message: answer.to_string() },
-            Verdict::Halt => End::Halt(answer.to_string()),
+            Verdict::Retry => End::Retry { fault, message: format!("at {}: {answer}", warehouse.url()) },
+            Verdict::Halt => End::Halt(format!("at {}: {answer}", warehouse.url())),
             Verdict::Poison | Verdict::Split => End::Divide(answer.to_string()),
         }
     }
-}
-
-/// How far a partition was counted before.
-async fn last_offset(replicas: &Replicas, table: Table, left: &kafka::Committed) -> Result<Option<i64>, WarehouseError> {
-    let warehouse = replicas.writable().await?;
-    let found = warehouse.last_offset(table, &left.topic, left.partition).await;
-    if found.as_ref().is_err_and(WarehouseError::may_pass) {
-        replicas.pass_by(warehouse);
-    }
-    found
 }
 
 fn push(schemas: &Schemas, table: Table, builder: &mut BlockBuilder, message: &BorrowedMessage<'_>) -> Result<(), AvroError> {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use bounceflow::config::Config;
+use bounceflow_warehouse::Sharding;
 
 const LEAST: &str = "[kafka]\n\"bootstrap.servers\" = \"localhost:9092\"\n";
 
@@ -116,6 +117,37 @@ fn several_clickhouse_addresses_are_replicas() {
         ("cluster = 'c'\nreplica_path = '/t'", "clickhouse.replica_path: \"/t\" must begin with /"),
     ] {
         let found = config(text).err().unwrap().to_string();
+        assert!(found.contains(mistake), "{text}: {found}");
+    }
+}
+
+#[test]
+fn shards_are_named_instead_of_one_url() {
+    let config = |more: &str| Config::parse(&format!("[kafka]\n'bootstrap.servers' = 'k:9092'\n[clickhouse]\n{more}"));
+    let shard = |urls: &str| format!("[[clickhouse.shards]]\nurl = {urls}\n");
+    let (a, b) = (shard("'http://a:8123'"), shard("'http://b:8123'"));
+    let two = config(&format!("cluster = 'main'\n{a}{b}")).ok().unwrap().clickhouse;
+    let further = vec![vec!["http://b:8123".to_owned()]];
+    assert_eq!((two.url.as_str(), two.further.len(), two.replication), ("http://a:8123", 0, None));
+    assert_eq!(two.sharding, Some(Sharding { cluster: "main".to_owned(), further }));
+    // One shard with replicas: all are replicated, and the cluster is the readers' alone.
+    let replicated = shard("['http://b:8123', 'http://c:8123']");
+    let replication = config(&format!("cluster = 'main'\n{a}{replicated}")).ok().unwrap().clickhouse.replication.unwrap();
+    assert_eq!(replication.cluster, None);
+    for (text, mistake) in [
+        (format!("{a}{b}"), "clickhouse.cluster: is missing"),
+        (format!("cluster = 'a b'\n{a}{b}"), "clickhouse.cluster: must be made of letters"),
+        (format!("cluster = 'c'\nurl = 'http://d'\n{a}{b}"), "clickhouse.url: names servers beside clickhouse.shards"),
+        (format!("cluster = 'c'\n{a}{a}"), "clickhouse.shards[1].url: names http://a:8123 twice"),
+        (format!("cluster = 'c'\n{a}{}", shard("[]")), "clickhouse.shards[1].url: is empty"),
+        (format!("cluster = 'c'\n{a}{}", shard("'b:8123'")), "clickhouse.shards[1].url: must begin with http://"),
+        (format!("cluster = 'c'\n{a}[[clickhouse.shards]]\n"), "clickhouse.shards[1]: missing field `url`"),
+        (
+            format!("cluster = 'c'\nreplica_path = '/t/{{table}}'\n{a}{replicated}"),
+            "clickhouse.replica_path: \"/t/{table}\" must name {shard}",
+        ),
+    ] {
+        let found = config(&text).err().unwrap().to_string();
         assert!(found.contains(mistake), "{text}: {found}");
     }
 }

@@ -10,6 +10,7 @@ use crate::block::{Block, Table, columns};
 use crate::error::{WarehouseError, chain};
 use crate::replication::Replication;
 use crate::retention::Retention;
+use crate::sharding::{Sharding, over_all};
 
 /// How to reach ClickHouse.
 #[derive(Clone)]
@@ -21,6 +22,8 @@ pub struct Settings {
     pub further: Vec<String>,
     /// How tables are replicated; none: they are not.
     pub replication: Option<Replication>,
+    /// Further shards, each with a part of the rows; none: this is all. See [`crate::Shards`].
+    pub sharding: Option<Sharding>,
     /// The database that holds the tables; `bounceflow migrate` creates it.
     pub database: String,
     /// For how long `bounceflow migrate` makes the tables keep what they hold.
@@ -45,6 +48,7 @@ impl Default for Settings {
             url: "http://localhost:8123".to_owned(),
             further: Vec::new(),
             replication: None,
+            sharding: None,
             database: "bounceflow".to_owned(),
             retention: Retention::default(),
             user: String::new(),
@@ -63,6 +67,7 @@ impl std::fmt::Debug for Settings {
             .field("url", &self.url)
             .field("further", &self.further)
             .field("replication", &self.replication)
+            .field("sharding", &self.sharding)
             .field("database", &self.database)
             .field("retention", &self.retention)
             .field("user", &self.user)
@@ -79,24 +84,42 @@ impl Settings {
     /// Every mistake in them, at once.
     pub fn mistakes(&self) -> Vec<String> {
         let mut mistakes = Vec::new();
-        let urls: Vec<&String> = [&self.url].into_iter().chain(&self.further).collect();
-        for (i, url) in urls.iter().enumerate() {
+        let urls: Vec<(String, String)> = self
+            .shards()
+            .into_iter()
+            .enumerate()
+            .flat_map(|(shard, urls)| {
+                let field = if self.sharding.is_some() { format!("shards[{shard}].url") } else { "url".to_owned() };
+                urls.into_iter().map(move |url| (field.clone(), url))
+            })
+            .collect();
+        for (i, (field, url)) in urls.iter().enumerate() {
             let address = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
             match address {
-                None | Some("") => mistakes.push("url must begin with http:// or https:// and name a host".to_owned()),
+                _ if url.is_empty() => mistakes.push(format!("{field} is empty; name at least one server")),
+                None | Some("") => mistakes.push(format!("{field} must begin with http:// or https:// and name a host")),
                 Some(rest) if rest.contains('@') => {
-                    mistakes.push("url holds a user: put user and password into their own settings".to_owned())
+                    mistakes.push(format!("{field} holds a user: put user and password into their own settings"))
                 }
                 Some(rest) if rest.contains(['?', '#', ' ']) => {
-                    mistakes.push("url must end after the host, the port and a path".to_owned())
+                    mistakes.push(format!("{field} must end after the host, the port and a path"))
                 }
-                Some(_) if urls[..i].contains(url) => mistakes.push(format!("url names {url} twice")),
+                Some(_) if urls[..i].iter().any(|(_, earlier)| earlier == url) => {
+                    mistakes.push(format!("{field} names {url} twice"))
+                }
                 Some(_) => {}
             }
         }
+        mistakes.extend(self.sharding.as_ref().map(Sharding::mistakes).unwrap_or_default());
         match &self.replication {
-            Some(replication) => mistakes.extend(replication.mistakes()),
-            None if !self.further.is_empty() => mistakes.push(
+            Some(replication) => {
+                if self.sharding.is_some() && !replication.path.contains("{shard}") {
+                    let path = &replication.path;
+                    mistakes.push(format!("replica_path {path:?} must name {{shard}}: else all shards are replicas of one"));
+                }
+                mistakes.extend(replication.mistakes());
+            }
+            None if self.shards().iter().any(|urls| urls.len() > 1) => mistakes.push(
                 "url names several servers, but tables are not replicated: each would keep what the others lack".to_owned(),
             ),
             None => {}
@@ -113,6 +136,13 @@ impl Settings {
             mistakes.push("timeouts must be above zero".to_owned());
         }
         mistakes
+    }
+
+    /// The addresses of each shard.
+    pub(crate) fn shards(&self) -> Vec<Vec<String>> {
+        let first = [&self.url].into_iter().chain(&self.further).cloned().collect();
+        let further = self.sharding.iter().flat_map(|sharding| sharding.further.iter().cloned());
+        [first].into_iter().chain(further).collect()
     }
 }
 
@@ -210,6 +240,19 @@ impl Warehouse {
         }
         let client = server.clone().with_database(settings.database.as_str());
         Ok(Self { settings, server, client })
+    }
+
+    /// The rows of all shards, as this server shows them: to be read only. A shard that does not answer is an error, never a gap.
+    pub(crate) fn over_all(&self) -> Self {
+        let settings = Settings { database: over_all(&self.settings.database), ..self.settings.clone() };
+        let client = self.server.clone().with_database(settings.database.as_str());
+        let client = client.with_setting("distributed_product_mode", "global").with_setting("skip_unavailable_shards", "0");
+        Self { settings, server: self.server.clone(), client }
+    }
+
+    /// The address it is spoken to at.
+    pub fn url(&self) -> &str {
+        &self.settings.url
     }
 
     /// The database that holds the tables.

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use crate::client::Warehouse;
 use crate::error::WarehouseError;
+use crate::shards::Shards;
 
 /// A mutation rewrites every part that holds a row, so it may take long on a large table.
 const PATIENCE: Duration = Duration::from_secs(6 * 3600);
@@ -135,6 +136,45 @@ impl Warehouse {
     pub async fn old_parts_lifetime(&self) -> Result<u64, WarehouseError> {
         let sql = "SELECT toUInt64(value) FROM system.merge_tree_settings WHERE name = 'old_parts_lifetime'";
         self.timed("read settings", self.client.query_raw(sql).fetch_one::<u64>()).await
+    }
+}
+
+/// The same in every shard.
+impl Shards {
+    /// See [`Warehouse::count_rows_of`].
+    pub async fn count_rows_of(&self, erasure: &Erasure<'_>) -> Result<BTreeMap<String, u64>, WarehouseError> {
+        let mut sum = BTreeMap::new();
+        for shard in self.iter() {
+            for (key_id, rows) in shard.writable().await?.count_rows_of(erasure).await? {
+                *sum.entry(key_id).or_default() += rows;
+            }
+        }
+        Ok(sum)
+    }
+
+    /// See [`Warehouse::remember_erased`].
+    pub async fn remember_erased(&self, people: &[Person], at_ms: i64) -> Result<(), WarehouseError> {
+        for shard in self.iter() {
+            shard.writable().await?.remember_erased(people, at_ms).await?;
+        }
+        Ok(())
+    }
+
+    /// See [`Warehouse::erase_rows_of`].
+    pub async fn erase_rows_of(&self, erasure: &Erasure<'_>) -> Result<(), WarehouseError> {
+        for shard in self.iter() {
+            shard.writable().await?.erase_rows_of(erasure).await?;
+        }
+        Ok(())
+    }
+
+    /// The longest [`Warehouse::old_parts_lifetime`].
+    pub async fn old_parts_lifetime(&self) -> Result<u64, WarehouseError> {
+        let mut longest = 0;
+        for shard in self.iter() {
+            longest = longest.max(shard.writable().await?.old_parts_lifetime().await?);
+        }
+        Ok(longest)
     }
 }
 

@@ -111,7 +111,7 @@ pub enum WarehouseError {
         /// Id of this one.
         cluster: String,
     },
-    /// The error of one replica among several.
+    /// The error of one server among several.
     #[error("at {url}: {error}")]
     AtReplica {
         /// Which.
@@ -119,6 +119,9 @@ pub enum WarehouseError {
         /// What.
         error: Box<WarehouseError>,
     },
+    /// Shards that cannot be used together as they are: why, and what to do.
+    #[error("the shards do not fit together: {0}")]
+    Shards(String),
     /// A replay that cannot go on as asked: why, and what to do.
     #[error("{0}")]
     Replay(String),

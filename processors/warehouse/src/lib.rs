@@ -1,4 +1,4 @@
-//! Everything bounceflow knows about ClickHouse: migrations, encoding rows, one insert of one block, what an answer means, replicas,
+//! Everything bounceflow knows about ClickHouse: migrations, encoding rows, one insert of one block, what an answer means, replicas and shards,
 //! counting a range, checking that repeats are dropped, the audit, erasure, the tables of a replay, and the list of what no rule knew.
 //!
 //! It never decides about offsets, retries or intents: that is the sink's loop. Encoding and [`judge`] are pure.
@@ -10,8 +10,10 @@ pub mod answer;
 pub mod client;
 pub mod migrations;
 pub mod replication;
+pub mod sharding;
 pub mod check;
 pub mod replicas;
+pub mod shards;
 pub mod pipelines;
 pub mod audit;
 mod rollups;
@@ -33,4 +35,6 @@ pub use replicas::Replicas;
 pub use replication::Replication;
 pub use report::{AuditOptions, AuditReport};
 pub use retention::Retention;
+pub use sharding::Sharding;
+pub use shards::Shards;
 pub use unmatched::{Unmatched, UnmatchedQuery};

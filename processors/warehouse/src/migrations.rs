@@ -13,6 +13,7 @@ use crate::check::OLDEST;
 use crate::client::Warehouse;
 use crate::error::WarehouseError;
 use crate::replication::{begin_of_code, is_insert};
+use crate::sharding::{Sharding, is_shown};
 
 /// A migration this binary holds.
 pub(crate) struct Migration {
@@ -40,6 +41,7 @@ pub(crate) const MIGRATIONS: &[Migration] = migrations! {
     10 "views" "0010_views.sql"
     11 "weeks" "0011_weeks.sql"
     12 "storage" "0012_storage.sql"
+    13 "shards" "0013_shards.sql"
 };
 
 /// A migration that was applied just now.
@@ -113,16 +115,43 @@ impl Warehouse {
                     self.timed(&what, self.client.query_raw(&statement).execute()).await?;
                 }
             }
-            let record = self
-                .client
-                .query("INSERT INTO schema_migrations SELECT ?, ?, ?, now('UTC')")
-                .bind(version)
-                .bind(name)
-                .bind(checksum(sql));
-            self.timed(&what, record.execute()).await?;
+            self.record(migration).await?;
             applied.push(Applied { version: *version, name });
         }
         Ok(applied)
+    }
+
+    /// Brings what this server shows of all shards to this binary's schema, once every shard is there. How many shards it sees.
+    pub(crate) async fn show_all(&self, sharding: &Sharding) -> Result<u64, WarehouseError> {
+        let all = self.over_all();
+        let database = all.database();
+        let create = format!("CREATE DATABASE IF NOT EXISTS `{database}`");
+        all.timed("create the database", all.server.query_raw(&create).execute()).await?;
+        all.timed("create schema_migrations", all.client.query_raw(HISTORY).execute()).await?;
+        let recorded = all.recorded().await?;
+        all.compare(&recorded)?;
+        for statement in sharding.tables(self.database()) {
+            all.timed("show tables of all shards", all.client.query_raw(&statement).execute()).await?;
+        }
+        for migration in MIGRATIONS.iter().filter(|m| !recorded.contains_key(&m.version)) {
+            for statement in statements(migration.sql).filter(|statement| is_shown(statement)) {
+                let what = format!("apply migration {:04} ({}) over all shards", migration.version, migration.name);
+                all.timed(&what, all.client.query_raw(statement).execute()).await?;
+            }
+            all.record(migration).await?;
+        }
+        let seen = all.client.query("SELECT count() FROM cluster(?, system.one)").bind(&sharding.cluster);
+        all.timed("reach all shards", seen.fetch_one()).await
+    }
+
+    async fn record(&self, migration: &Migration) -> Result<(), WarehouseError> {
+        let record = self
+            .client
+            .query("INSERT INTO schema_migrations SELECT ?, ?, ?, now('UTC')")
+            .bind(migration.version)
+            .bind(migration.name)
+            .bind(checksum(migration.sql));
+        self.timed("record a migration", record.execute()).await
     }
 
     /// The newest migration that was applied here; 0: none.

@@ -25,9 +25,9 @@ struct Replica {
 }
 
 #[derive(Row, Deserialize, PartialEq, Eq)]
-struct Place {
-    table: String,
-    path: String,
+pub(crate) struct Place {
+    pub(crate) table: String,
+    pub(crate) path: String,
 }
 
 impl Replicas {
@@ -43,6 +43,11 @@ impl Replicas {
             Ok(Replica { warehouse, checked: AtomicBool::new(false) })
         };
         Ok(Self { all: urls.map(replica).collect::<Result<_, WarehouseError>>()?, current: AtomicUsize::new(0) })
+    }
+
+    /// All of them.
+    pub(crate) fn servers(&self) -> impl Iterator<Item = &Warehouse> {
+        self.all.iter().map(|replica| &replica.warehouse)
     }
 
     /// The replica spoken to now, whether or not it answers.
@@ -139,8 +144,8 @@ impl Replicas {
         let known = self.all.iter().filter(|r| r.checked.load(Ordering::Relaxed) && r.warehouse.settings.url != one.settings.url);
         for other in known {
             // One that has gone again cannot be asked; it was compared with the others when it was checked.
-            let Ok(there) = places(&other.warehouse).await else { continue };
-            if let Some(place) = places(one).await?.iter().find(|place| !there.contains(place)) {
+            let Ok(there) = other.warehouse.places().await else { continue };
+            if let Some(place) = one.places().await?.iter().find(|place| !there.contains(place)) {
                 return Err(WarehouseError::OtherTables {
                     one: one.settings.url.clone(),
                     other: other.warehouse.settings.url.clone(),
@@ -160,11 +165,13 @@ impl Replicas {
     }
 }
 
-/// Where the replicated tables of the database are registered.
-async fn places(warehouse: &Warehouse) -> Result<Vec<Place>, WarehouseError> {
-    let query = warehouse.client.query_raw(
-        "SELECT table, concat(zookeeper_name, ':', zookeeper_path) AS path FROM system.replicas WHERE database = currentDatabase()
-        AND table != 'schema_migrations' ORDER BY table",
-    );
-    warehouse.timed("read system.replicas", query.fetch_all::<Place>()).await
+impl Warehouse {
+    /// Where the replicated tables of the database are registered.
+    pub(crate) async fn places(&self) -> Result<Vec<Place>, WarehouseError> {
+        let query = self.client.query_raw(
+            "SELECT table, concat(zookeeper_name, ':', zookeeper_path) AS path FROM system.replicas WHERE database = currentDatabase()
+            AND table != 'schema_migrations' ORDER BY table",
+        );
+        self.timed("read system.replicas", query.fetch_all::<Place>()).await
+    }
 }

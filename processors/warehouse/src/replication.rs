@@ -27,10 +27,7 @@ impl Replication {
         if !self.path.starts_with('/') || !self.path.contains("{table}") || self.path.contains(['\'', '\\']) {
             mistakes.push(format!("replica_path {:?} must begin with / and name {{table}}, without quotes", self.path));
         }
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '{' | '}');
-        if self.cluster.as_ref().is_some_and(|cluster| cluster.is_empty() || !cluster.chars().all(plain)) {
-            mistakes.push("cluster must be made of letters, digits, _, - and .".to_owned());
-        }
+        mistakes.extend(self.cluster.as_deref().and_then(cluster_mistake));
         mistakes
     }
 
@@ -63,6 +60,13 @@ impl Replication {
         let end = statement[name..].find(|c: char| c.is_whitespace()).map_or(statement.len(), |length| name + length);
         Ok(format!("{} ON CLUSTER `{cluster}`{}", &statement[..end], &statement[end..]))
     }
+}
+
+/// What is wrong with the name of a cluster.
+pub(crate) fn cluster_mistake(cluster: &str) -> Option<String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '{' | '}');
+    let sound = !cluster.is_empty() && cluster.chars().all(plain);
+    (!sound).then(|| "cluster must be made of letters, digits, _, - and .".to_owned())
 }
 
 /// How statements of migrations may begin; a name follows.

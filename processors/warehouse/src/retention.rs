@@ -62,10 +62,15 @@ impl Retention {
 }
 
 impl Warehouse {
+    /// For how many days each class is kept here.
+    pub(crate) async fn kept(&self) -> Result<Vec<(String, u32)>, WarehouseError> {
+        let set = "SELECT toString(class) AS name, argMax(days, set_at) FROM retention GROUP BY name ORDER BY name";
+        self.timed("read retention", self.client.query_raw(set).fetch_all()).await
+    }
+
     /// Makes the tables keep what the settings say, where they say otherwise than before.
     pub(crate) async fn keep(&self, progress: &mut (dyn FnMut(&str) + Send)) -> Result<(), WarehouseError> {
-        let set = self.client.query_raw("SELECT toString(class), argMax(days, set_at) FROM retention GROUP BY class");
-        let set: Vec<(String, u32)> = self.timed("read retention", set.fetch_all()).await?;
+        let set = self.kept().await?;
         for (class, days, statements) in self.settings.retention.classes() {
             let before = set.iter().find(|(name, _)| name == class).map_or(0, |(_, days)| *days);
             if before == days {

@@ -11,12 +11,14 @@ mod transactions;
 mod warehouse;
 mod wait;
 mod dice;
+mod swallower;
 
 pub use dice::Dice;
 pub use kafka::{Committed, Group, Incoming, Intent, Kafka, Outgoing};
 pub use pipeline::{Builder, Pipeline};
 pub use process::Process;
 pub use servers::Servers;
+pub use swallower::Swallower;
 pub use transactions::Transaction;
 pub use wait::{LONG, until};
-pub use warehouse::{COUNTS, Insert, Totals, differences};
+pub use warehouse::{COUNTS, Insert, TABLES, Totals, differences};

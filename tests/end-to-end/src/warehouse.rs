@@ -9,6 +9,10 @@ use serde_json::Value;
 
 use crate::{Pipeline, until};
 
+/// Tables that the sink or its views write to.
+pub const TABLES: [&str; 7] =
+    ["failures", "batches", "delivery_rates", "hourly_rates", "daily_rates", "daily_rates_by_identity", "alerts"];
+
 /// What is counted, as the columns of `delivery_rates` and the simulator's file name it.
 pub const COUNTS: [&str; 8] = ["deliveries", "first_attempts", "hard", "soft", "deferred", "complaints", "late_bounces", "drops"];
 
@@ -83,8 +87,7 @@ impl Pipeline {
 
     /// Merges every table, so that what merges lose is lost before it is looked for.
     pub fn optimize(&self) -> Result<()> {
-        for table in ["failures", "batches", "delivery_rates", "hourly_rates", "daily_rates", "daily_rates_by_identity", "alerts"]
-        {
+        for table in TABLES {
             self.value(&format!("OPTIMIZE TABLE {{db}}.{table} FINAL"))?;
         }
         Ok(())
@@ -97,8 +100,13 @@ impl Pipeline {
 
     /// The same at a server of the test's own.
     pub fn totals_at(&self, server: &ClickHouse) -> Result<Totals> {
+        self.totals_in(server, self.database())
+    }
+
+    /// The same of another database.
+    pub fn totals_in(&self, server: &ClickHouse, database: &str) -> Result<Totals> {
         let sums = COUNTS.map(|count| format!("sum({count})")).join(", ");
-        let sql = format!("SELECT isp, identity, {sums} FROM {}.delivery_rates GROUP BY isp, identity", self.database());
+        let sql = format!("SELECT isp, identity, {sums} FROM {database}.delivery_rates GROUP BY isp, identity");
         let text = server.query_within(Duration::from_secs(60), &sql)?;
         let mut totals = Totals::new();
         for line in text.lines() {

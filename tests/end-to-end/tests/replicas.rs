@@ -1,13 +1,7 @@
 //! The sink on two replicas of one shard: whichever dies, whenever, both hold everything once in the end.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
-
 use anyhow::{Result, ensure};
-use bounceflow_end_to_end::{Pipeline, Process, Totals, differences, until};
+use bounceflow_end_to_end::{Pipeline, Process, Swallower, Totals, differences, until};
 use bounceflow_stack::{ClickHouse, ClickHouseOptions, Keeper};
 
 const TABLES: [&str; 4] = ["failures", "batches", "delivery_rates", "alerts"];
@@ -156,74 +150,16 @@ fn what_the_dead_replica_took_alone_comes_when_it_is_back() -> Result<()> {
     Ok(())
 }
 
-/// In front of a server: passes everything on, but of as many answers to inserts as it is told, nothing comes back.
-struct Swallower {
-    address: String,
-    answers: Arc<AtomicUsize>,
-}
-
-impl Swallower {
-    fn start(server: &ClickHouse) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let address = format!("http://{}", listener.local_addr()?);
-        let answers = Arc::<AtomicUsize>::default();
-        let target = server.url().trim_start_matches("http://").to_owned();
-        let shared = Arc::clone(&answers);
-        thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let Ok(server) = TcpStream::connect(&target) else { continue };
-                let swallow = Arc::clone(&shared);
-                thread::spawn(move || pass(&client, &server, &swallow));
-            }
-        });
-        Ok(Self { address, answers })
-    }
-}
-
-/// One connection, until either side ends it.
-fn pass(client: &TcpStream, server: &TcpStream, swallow: &AtomicUsize) {
-    let inserting = AtomicUsize::new(0);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let (mut from, mut to) = (client, server);
-            let mut buffer = vec![0; 1 << 16];
-            while let Ok(n @ 1..) = from.read(&mut buffer) {
-                if buffer[..n].windows(26).any(|w| w == b"insert_deduplication_token") {
-                    inserting.store(1, Ordering::SeqCst);
-                }
-                if to.write_all(&buffer[..n]).is_err() {
-                    break;
-                }
-            }
-            let _ = server.shutdown(Shutdown::Both);
-        });
-        let (mut from, mut to) = (server, client);
-        let mut buffer = vec![0; 1 << 16];
-        while let Ok(n @ 1..) = from.read(&mut buffer) {
-            let insert = inserting.swap(0, Ordering::SeqCst) == 1;
-            let take = |left: usize| left.checked_sub(1);
-            if insert && swallow.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok() {
-                break;
-            }
-            if to.write_all(&buffer[..n]).is_err() {
-                break;
-            }
-        }
-        let _ = client.shutdown(Shutdown::Both);
-        let _ = server.shutdown(Shutdown::Both);
-    });
-}
-
 #[test]
 fn a_replica_that_knows_the_token_but_not_yet_the_rows_is_waited_for() -> Result<()> {
     let shard = Shard::start()?;
     let front = Swallower::start(&shard.a)?;
-    let pipeline = Pipeline::builder("behind")?.clickhouse(&[&front.address, shard.b.url()]).build()?;
+    let pipeline = Pipeline::builder("behind")?.clickhouse(&[front.url(), shard.b.url()]).build()?;
     let mut process = pipeline.run("all", 0, &[])?;
     process.ready()?;
     shard.fetches(&shard.b, &pipeline, "STOP")?;
     // The first insert is stored at the first replica, and nobody hears of it. Repeated at the second it is known, and not there.
-    front.answers.store(1, Ordering::SeqCst);
+    front.swallow(1);
     let expected = format!("--expected={}", pipeline.folder().join("expected.json").display());
     let mut simulate = pipeline.simulate(&["--count=60000", "--rate=20000", &expected])?;
     until("the sink to wait for the second", || {
@@ -233,7 +169,7 @@ fn a_replica_that_knows_the_token_but_not_yet_the_rows_is_waited_for() -> Result
         ensure!(waits, "{:?}", said.last());
         Ok(())
     })?;
-    ensure!(front.answers.load(Ordering::SeqCst) == 0, "no answer was swallowed");
+    ensure!(front.left() == 0, "no answer was swallowed");
     ensure!(process.said("inserting under a new token").is_empty(), "it was taken for lost");
     shard.fetches(&shard.b, &pipeline, "START")?;
     let expected = finish(&pipeline, &mut simulate, &mut process)?;

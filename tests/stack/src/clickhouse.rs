@@ -148,10 +148,16 @@ impl ClickHouse {
 
     /// Starts a server whatever the environment says, for tests that kill it.
     pub fn start_own(options: ClickHouseOptions) -> Result<Self> {
+        let mut started = Self::start_shards(&[options])?;
+        started.pop().context("no server")
+    }
+
+    /// Starts servers that know each other: cluster `all`, in which each is a shard of its own.
+    pub fn start_shards(options: &[ClickHouseOptions]) -> Result<Vec<Self>> {
         let library = download::clickhouse()?;
         let program = launcher::find()?;
-        let own = ports::with_free(|| Own::start(&program, &library, &options))?;
-        Ok(Self { url: own.url(), own: Some(own) })
+        let all = ports::with_free(|| Own::start(&program, &library, options))?;
+        Ok(all.into_iter().map(|own| Self { url: own.url(), own: Some(own) }).collect())
     }
 
     /// Uses a server that runs already. Fails unless it answers.
@@ -223,29 +229,36 @@ impl ClickHouse {
 }
 
 impl Own {
-    fn start(program: &Path, library: &Path, options: &ClickHouseOptions) -> Result<Self> {
+    fn start(program: &Path, library: &Path, options: &[ClickHouseOptions]) -> Result<Vec<Self>> {
+        let all = options.iter().map(|options| Self::prepare(program, library, options)).collect::<Result<Vec<_>>>()?;
+        let cluster = cluster(&all);
+        for (own, options) in all.iter().zip(options) {
+            own.configure(options, &cluster)?;
+            own.run()?;
+            if let Some(interserver) = &own.interserver {
+                interserver.serve(&own.url())?;
+            }
+        }
+        Ok(all)
+    }
+
+    fn prepare(program: &Path, library: &Path, options: &ClickHouseOptions) -> Result<Self> {
         let server = Server::prepare("ClickHouse")?;
         let (http, tcp) = (Port::claim()?, Port::claim()?);
         let interserver = options.replica.as_ref().map(|_| Interserver::bind()).transpose()?;
-        let own = Self { server, program: program.into(), library: library.into(), http, tcp, interserver };
-        own.configure(options)?;
-        own.run()?;
-        if let Some(interserver) = &own.interserver {
-            interserver.serve(&own.url())?;
-        }
-        Ok(own)
+        Ok(Self { server, program: program.into(), library: library.into(), http, tcp, interserver })
     }
 
     fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.http.number)
     }
 
-    fn configure(&self, options: &ClickHouseOptions) -> Result<()> {
+    fn configure(&self, options: &ClickHouseOptions, cluster: &str) -> Result<()> {
         let folder = self.server.folder();
         let log = self.server.log().display().to_string();
         let path = |name: &str| escape(&folder.join(name).display().to_string());
         let config = format!(
-            "<clickhouse>\n{}{}\
+            "<clickhouse>\n{}{}{cluster}\
              <path>{}/</path><tmp_path>{}/</tmp_path><display_name>{}</display_name>\n\
              <logger><log>{}</log></logger>\n\
              <user_directories><users_xml><path>{}</path></users_xml></user_directories>\n\
@@ -323,9 +336,15 @@ fn replica(replica: &Replica) -> String {
     format!(
         "<zookeeper><node><host>127.0.0.1</host><port>{keeper}</port></node>\
          <session_timeout_ms>3000</session_timeout_ms><sessions_path>/sessions/{shard}/{name}</sessions_path></zookeeper>\n\
-         <macros><shard>{shard}</shard><replica>{name}</replica></macros>\n\
-         <remote_servers><all><shard><replica><host>127.0.0.1</host><port>1</port></replica></shard></all></remote_servers>\n",
+         <macros><shard>{shard}</shard><replica>{name}</replica></macros>\n",
     )
+}
+
+/// Servers as the shards of the cluster `all`.
+fn cluster(servers: &[Own]) -> String {
+    let shard = |own: &Own| format!("<shard><replica><host>127.0.0.1</host><port>{}</port></replica></shard>", own.tcp.number);
+    let shards: String = servers.iter().map(shard).collect();
+    format!("<remote_servers><all>{shards}</all></remote_servers>\n")
 }
 
 fn user(user: &ClickHouseUser) -> String {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use bounceflow_classify::{Classifier, FALLBACK};
 use bounceflow_event::Category;
-use bounceflow_warehouse::{Replicas, UnmatchedQuery};
+use bounceflow_warehouse::{Shards, UnmatchedQuery};
 
 use super::skeleton::{Written, reply, skeleton};
 use crate::cli::Configured;
@@ -39,9 +39,9 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let config = Config::load(&args.configured.config)?;
     let rules = config.classify.compiled;
-    let replicas = Replicas::new(config.clickhouse)?;
+    let shards = Shards::new(config.clickhouse)?;
     let query = UnmatchedQuery { since: args.since, rules: FALLBACK, limit: MOST };
-    let found = crate::cli::one_thread()?.block_on(async { replicas.answering().await?.unmatched(query).await })?;
+    let found = crate::cli::one_thread()?.block_on(async { shards.reader().await?.unmatched(query).await })?;
     let mut classifier = Classifier::new(std::sync::Arc::clone(&rules));
     let mut unmatched = found;
     let before = unmatched.len();

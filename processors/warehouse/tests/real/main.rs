@@ -15,3 +15,4 @@ mod broken_answers;
 mod audit;
 mod alerts;
 mod replicas;
+mod shards;

@@ -136,20 +136,20 @@ async fn data_is_kept_as_long_as_the_configuration_says() {
 async fn a_name_belongs_to_the_kafka_cluster_that_came_first() {
     let db = Db::new("claim").await;
     for (cluster, now) in [("one", 1000), ("one", 2000)] {
-        db.warehouse.claim(cluster, now).await.unwrap();
+        db.warehouse.claim(cluster, 0, now).await.unwrap();
     }
-    let error = db.warehouse.claim("two", 3000).await.unwrap_err();
+    let error = db.warehouse.claim("two", 0, 3000).await.unwrap_err();
     assert!(matches!(&error, WarehouseError::Foreign { owner, cluster, .. } if owner == "one" && cluster == "two"), "{error}");
     assert_eq!(db.query("SELECT * FROM DB.pipelines"), "test\tone\t1970-01-01 00:00:01.000");
     // Both started at one moment and wrote before they read: one of them goes on.
     db.query("TRUNCATE TABLE DB.pipelines");
     db.query("INSERT INTO DB.pipelines VALUES ('test', 'two', 5), ('test', 'one', 5)");
-    db.warehouse.claim("one", 4000).await.unwrap();
-    db.warehouse.claim("two", 4000).await.unwrap_err();
+    db.warehouse.claim("one", 0, 4000).await.unwrap();
+    db.warehouse.claim("two", 0, 4000).await.unwrap_err();
     // The remedy is the statement it names.
     let remedy = error.to_string().split_once("ALTER TABLE ").unwrap().1.to_owned();
     db.query(&format!("ALTER TABLE {remedy} SETTINGS mutations_sync = 2"));
-    db.warehouse.claim("two", 4000).await.unwrap();
+    db.warehouse.claim("two", 0, 4000).await.unwrap();
 }
 
 #[tokio::test]
