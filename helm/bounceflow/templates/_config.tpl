@@ -116,7 +116,7 @@ metadata:
   {{- end }}
 data:
   {{- range $name, $text := $data }}
-  {{ $name }}: |
+  {{ $name }}: |2
     {{- $text | nindent 4 }}
   {{- end }}
 {{- end }}

@@ -130,6 +130,8 @@ fn what_the_schema_must_refuse_is_refused_by_name() -> Result<()> {
         ("extraEnv: [{name: A, vlaue: b}]", "vlaue"),
         // Secrets have no place in a ConfigMap.
         ("config: {kafka: {sasl.password: hunter2}}", "sasl.password"),
+        ("config: {kafka: {sasl.oauthbearer.client.secret: hunter2}}", "sasl.oauthbearer.client.secret"),
+        ("config: {clickhouse: {url: \"http://me:hunter2@clickhouse:8123\"}}", "url"),
         ("config: {clickhouse: {password_file: /x}}", "password_file"),
         ("secrets: {clickhouse: {password: hunter2}}", "password"),
         ("secrets: {recipient: {key: {name: a}}}", "key"),
@@ -365,7 +367,7 @@ fn the_schema_knows_every_field_of_the_configuration() -> Result<()> {
 
 /// The documented values are the values, and each has its words.
 #[test]
-fn the_readme_tells_of_every_value() -> Result<()> {
+fn the_readme_tells_of_every_value_and_its_example_is_sound() -> Result<()> {
     let chart = repository().join("helm/bounceflow");
     let (readme, values) = (fs::read_to_string(chart.join("README.md"))?, fs::read_to_string(chart.join("values.yaml"))?);
     let values = document(&values)?;
@@ -377,6 +379,12 @@ fn the_readme_tells_of_every_value() -> Result<()> {
         let found = path.split('.').try_fold(&values, |value, key| value.get(key));
         ensure!(found.is_some(), "README.md tells of {path}, which is no value");
     }
+    let example = readme.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).context("no example")?;
+    let file = tempfile::NamedTempFile::new()?;
+    fs::write(&file, example)?;
+    let objects = documents(&Chart::new()?.render(file.path())?)?;
+    let (_, pod) = pods(&objects).into_iter().next().context("no pod")?;
+    said(bounceflow()?.arg("check-config").arg("--config").arg(mounted(pod, &objects)?.path().join("bounceflow.toml")))?;
     Ok(())
 }
 
