@@ -138,6 +138,7 @@ fn what_the_schema_must_refuse_is_refused_by_name() -> Result<()> {
         // Wrong types and values.
         ("classify: {replicas: two}", "replicas"),
         ("topology: both", "topology"),
+        ("config: {recipient: null}", "recipient"),
         ("config: {kafka: {bootstrap.servers: null}}", "bootstrap.servers"),
         ("config: {classify: {transaction_interval_ms: 60000}}", "transaction_interval_ms"),
         ("config: {clickhouse: {url: clickhouse:8123}}", "url"),
