@@ -6,7 +6,7 @@ CARGO := cargo
 export CARGO_TERM_COLOR ?= auto
 
 help: ## What can be made
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: prepare ## Kafka, ClickHouse, all roles and simulated traffic, live for 90 s; KEEP=1 stays up
 	$(CARGO) build --release --locked -p bounceflow -p bounceflow-stack -p bounceflow-demo
@@ -48,10 +48,13 @@ faults: prepare ## The fault matrix; CELL=name plays one, ROUNDS=3 all of them t
 	$(CARGO) build --release --locked -p bounceflow-stack -p bounceflow-faults --features bounceflow-faults/failpoints
 	target/release/faults $(if $(LIST),--list) --rounds $(or $(ROUNDS),1) $(CELL)
 
+k8s: prepare ## The Helm chart on a real Kubernetes API server, which the first run builds
+	$(CARGO) test --locked -p bounceflow-deploy --test k8s -- --ignored --nocapture
+
 bench: prepare ## Speed beside its ceiling, latency; figures to target/figures
 	$(CARGO) build --release --locked -p bounceflow -p bounceflow-stack -p bounceflow-end-to-end -p bounceflow-bench
 	$(CARGO) bench --locked -p bounceflow-bench --bench replies --bench window --bench pipeline --bench sink
 
 # One after the other: there are few cores, and each step says what it found.
 .NOTPARALLEL:
-.PHONY: help prepare demo test fmt lint purity deny advisories unit end-to-end faults bench
+.PHONY: help prepare demo test fmt lint purity deny advisories unit end-to-end faults k8s bench

@@ -29,8 +29,12 @@ pub struct RawConfig {
     /// Number of this process among those of its role, from 0, stable over restarts.
     /// Unset, it is the number at the end of the host name (a StatefulSet's), else 0.
     pub ordinal: Option<u32>,
+    /// File of the table of mailbox providers; unset: the built-in one (`processors/enrich/tables/isps.toml`), whose layout it has.
+    pub isps: Option<PathBuf>,
     /// librdkafka properties for every client, `bootstrap.servers` first among them.
     pub kafka: BTreeMap<String, String>,
+    /// Properties whose values are in files, such as `sasl.password`: property → file. White space at the end is not the value's.
+    pub kafka_files: BTreeMap<String, PathBuf>,
     /// What to read.
     pub inputs: Vec<RawInput>,
     /// Names of bounceflow's own topics.
@@ -56,7 +60,9 @@ impl Default for RawConfig {
         Self {
             deployment: "bounceflow".into(),
             ordinal: None,
+            isps: None,
             kafka: BTreeMap::new(),
+            kafka_files: BTreeMap::new(),
             inputs: vec![RawInput::default()],
             topics: Topics::default(),
             classify: RawClassify::default(),
@@ -466,13 +472,9 @@ impl Config {
         {
             mistakes.add("deployment", "must be letters, digits, `-`, `_` or `.`, at least one");
         }
-        if !raw.kafka.contains_key("bootstrap.servers") {
+        let kafka = kafka(raw.kafka, &raw.kafka_files, mistakes);
+        if !kafka.contains_key("bootstrap.servers") {
             mistakes.add("kafka.\"bootstrap.servers\"", "is missing; name at least one broker as host:port");
-        }
-        for property in raw.kafka.keys() {
-            if let Some(why) = reserved(property) {
-                mistakes.add(&format!("kafka.\"{property}\""), why);
-            }
         }
         if raw.inputs.is_empty() {
             mistakes.add("inputs", "is empty; name at least one topic to read");
@@ -562,18 +564,18 @@ impl Config {
             raw.http.listen.parse().map_err(|e| mistakes.add("http.listen", format_args!("{e}; write it as 0.0.0.0:9090")));
         let identities =
             Identities::new(&raw.identity).map_err(|e| mistakes.0.extend(e.as_slice().iter().map(ToString::to_string)));
-        let rules =
-            files::load(&raw.classify.rules).map_err(|e| mistakes.0.extend(e.0.iter().map(|e| format!("classify.rules: {e}"))));
         let watch = watch(raw.watch, mistakes);
-        let isps = Isps::builtin().map_err(|e| mistakes.add("isps", e));
-        if let (Ok(isps), Some(watch)) = (&isps, &watch) {
+        let isps = isps(raw.isps.as_deref(), mistakes)?;
+        let rules = files::load(&raw.classify.rules, &isps)
+            .map_err(|e| mistakes.0.extend(e.0.iter().map(|e| format!("classify.rules: {e}"))));
+        if let Some(watch) = &watch {
             for rule in watch.rules.iter().filter(|rule| !isps.ids().any(|isp| rule.fits_isp(isps.id(isp)))) {
                 mistakes.add("watch.rules", format_args!("rule {}: its isp fits no provider of the table", rule.name));
             }
         }
         Some(Self {
             ordinal: raw.ordinal.unwrap_or_else(ordinal_of_host),
-            kafka: raw.kafka,
+            kafka,
             inputs: raw.inputs,
             topics: raw.topics,
             classify: Classify {
@@ -585,7 +587,7 @@ impl Config {
                 rules: raw.classify.rules,
                 compiled: Arc::new(rules.ok()?),
             },
-            isps: isps.ok()?,
+            isps,
             identities: identities.ok()?,
             recipient: Recipient { key_id: raw.recipient.key_id, key, old_keys, keep_plain: raw.recipient.keep_plain },
             clickhouse,
@@ -623,6 +625,42 @@ fn servers(raw: &mut RawClickHouse) -> Settings {
         let replication = (several || cluster.is_some()).then_some(Replication { path, cluster });
         Settings { url, further, replication, ..Settings::default() }
     }
+}
+
+/// The properties, those from files among them.
+fn kafka(
+    mut properties: BTreeMap<String, String>,
+    files: &BTreeMap<String, PathBuf>,
+    mistakes: &mut Mistakes,
+) -> BTreeMap<String, String> {
+    for (section, property) in properties.keys().map(|p| ("kafka", p)).chain(files.keys().map(|p| ("kafka_files", p))) {
+        if let Some(why) = reserved(property) {
+            mistakes.add(&format!("{section}.\"{property}\""), why);
+        }
+    }
+    for (property, file) in files {
+        let path = format!("kafka_files.\"{property}\"");
+        if properties.contains_key(property) {
+            mistakes.add(&path, "is under `kafka` as well");
+        }
+        match std::fs::read_to_string(file) {
+            Ok(text) => drop(properties.insert(property.clone(), text.trim_end().to_owned())),
+            Err(e) => mistakes.add(&path, format_args!("{}: {e}", file.display())),
+        }
+    }
+    properties
+}
+
+/// The table of a file. The built-in one where none is named, and for finding further mistakes where that one cannot be read.
+fn isps(file: Option<&Path>, mistakes: &mut Mistakes) -> Option<Isps> {
+    if let Some(file) = file {
+        let text = std::fs::read_to_string(file).map_err(|e| e.to_string());
+        match text.and_then(|text| Isps::from_toml(&text).map_err(|e| e.to_string())) {
+            Ok(isps) => return Some(isps),
+            Err(e) => mistakes.add("isps", format_args!("{}: {e}", file.display())),
+        }
+    }
+    Isps::builtin().map_err(|e| mistakes.add("isps", e)).ok()
 }
 
 fn recipient_key(file: Option<&Path>, path: &str, mistakes: &mut Mistakes) -> Vec<u8> {

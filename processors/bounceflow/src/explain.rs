@@ -75,8 +75,8 @@ struct Answer<'a> {
 
 /// Answers on standard output.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let rules = Arc::new(files::load(&args.rules)?);
     let isps = Isps::builtin()?;
+    let rules = Arc::new(files::load(&args.rules, &isps)?);
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     if args.jsonl {
         jsonl(rules, &isps, &mut out)?

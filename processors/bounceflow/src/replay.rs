@@ -279,7 +279,7 @@ impl Session {
     /// Decides by these rules from now on. What decides, for the plan.
     fn take_rules(&mut self, rules: &[PathBuf]) -> anyhow::Result<By> {
         let config = &mut self.config;
-        config.classify.compiled = Arc::new(files::load(rules)?);
+        config.classify.compiled = Arc::new(files::load(rules, &config.isps)?);
         let rules = rules.iter().map(std::path::absolute).collect::<Result<Vec<_>, _>>()?;
         let key = Sha256::digest(&config.recipient.key);
         let settings = format!(

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use bounceflow_classify::{Rule, Rules};
+use bounceflow_enrich::Isps;
 use serde::Serialize;
 
 pub use current::Current;
@@ -66,13 +67,17 @@ Examples:
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let code = match args.command {
-        Command::Check { paths } => check(&files::load(&paths)?, &mut out)?,
-        Command::Test { paths, allow_overrides } => test(&files::load(&paths)?, allow_overrides, &mut out)?,
-        Command::List { paths, json } => list(&files::load(&paths)?, json, &mut out)?,
+        Command::Check { paths } => check(&load(&paths)?, &mut out)?,
+        Command::Test { paths, allow_overrides } => test(&load(&paths)?, allow_overrides, &mut out)?,
+        Command::List { paths, json } => list(&load(&paths)?, json, &mut out)?,
         Command::Unmatched(args) => unmatched::run(&args, &mut out)?,
     };
     out.flush()?;
     Ok(code)
+}
+
+fn load(paths: &[PathBuf]) -> anyhow::Result<Rules> {
+    Ok(files::load(paths, &Isps::builtin()?)?)
 }
 
 fn check(rules: &Rules, out: &mut dyn Write) -> anyhow::Result<ExitCode> {

@@ -13,7 +13,6 @@ use crate::board::Board;
 use crate::config::Config;
 use crate::health::Health;
 use crate::process::Tables;
-use crate::rules::Current;
 use crate::starting::From;
 use crate::stop::Stop;
 use crate::trouble::Fenced;
@@ -62,7 +61,7 @@ pub fn run(config: Config, roles: &[Role], from: Option<From>) -> anyhow::Result
         asked.set();
     });
 
-    runtime.spawn(reload_on(hangups, Arc::clone(&tables.rules), config.classify.rules.clone()));
+    runtime.spawn(reload_on(hangups, Arc::clone(&tables), config.classify.rules.clone()));
 
     // A loop that ends says so here; the first that ends by an error ends the process.
     let (ended, ends) = mpsc::channel();
@@ -165,10 +164,10 @@ fn say_where(panic: &std::panic::PanicHookInfo<'_>) {
 }
 
 /// Reads the rules anew at each SIGHUP, one after the other and beside the HTTP side: compiling takes a moment.
-async fn reload_on(mut hangups: Signal, rules: Arc<Current>, files: Vec<PathBuf>) {
+async fn reload_on(mut hangups: Signal, tables: Arc<Tables>, files: Vec<PathBuf>) {
     while hangups.recv().await.is_some() {
-        let (rules, files) = (Arc::clone(&rules), files.clone());
-        if let Err(error) = tokio::task::spawn_blocking(move || rules.reload(&files)).await {
+        let (tables, files) = (Arc::clone(&tables), files.clone());
+        if let Err(error) = tokio::task::spawn_blocking(move || tables.rules.reload(&files, &tables.isps)).await {
             tracing::error!(%error, "Reading the rules anew failed; those in force stay");
             metrics::rules_reloaded(false);
         }

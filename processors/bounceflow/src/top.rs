@@ -51,7 +51,7 @@ Examples:
     bounceflow top --once --window 24h --scope isp --identity news.example.com
 
   In Kubernetes:
-    kubectl port-forward deployment/bounceflow-watch 9090 &
+    kubectl port-forward service/bounceflow-watch 9090 &
     bounceflow top")]
 pub struct Args {
     /// Where the watch role listens (http.listen)

@@ -26,9 +26,7 @@ fn the_readme_shows_a_sound_configuration() {
     let every: String = toml
         .lines()
         .map(|line| {
-            line.strip_prefix("# ")
-                .filter(|l| !["_file", "schema", "rules.toml"].iter().any(|file| l.contains(file)))
-                .unwrap_or(line)
+            line.strip_prefix("# ").filter(|l| !["_file", "schema", ".toml"].iter().any(|file| l.contains(file))).unwrap_or(line)
         })
         .map(|line| format!("{line}\n"))
         .collect();
@@ -46,6 +44,8 @@ fn every_mistake_is_named_at_once_with_its_path() {
         [kafka]
         "group.id" = "mine"
         "isolation.level" = "read_uncommitted"
+        [kafka_files]
+        "sasl.password" = "/no/such/password"
         [[inputs]]
         topic = "t"
         format = "xml"
@@ -77,6 +77,7 @@ fn every_mistake_is_named_at_once_with_its_path() {
         ("kafka.\"bootstrap.servers\"", "is missing"),
         ("kafka.\"group.id\"", "made from"),
         ("kafka.\"isolation.level\"", "set by bounceflow"),
+        ("kafka_files.\"sasl.password\"", "No such file"),
         ("inputs[0].format", "xml"),
         ("inputs[1].topic", "named twice"),
         ("inputs[1].schema_ids.x", "whole number"),
@@ -93,7 +94,7 @@ fn every_mistake_is_named_at_once_with_its_path() {
     ] {
         assert!(found.iter().any(|m| m.starts_with(path) && m.contains(what)), "{path}: {what} is not among {found:#?}");
     }
-    assert_eq!(found.len(), 18, "{found:#?}");
+    assert_eq!(found.len(), 19, "{found:#?}");
 }
 
 #[test]
@@ -171,4 +172,43 @@ fn rules_are_checked_with_everything_else() {
     assert!(text.contains("rules.toml:3") && text.contains("window"), "{text}");
     assert!(config("rules = '/nowhere'").err().unwrap().to_string().contains("/nowhere"));
     assert!(config("").is_ok());
+}
+
+#[test]
+fn properties_may_be_in_files_which_no_message_repeats() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    std::fs::write(&file, "s3cret\n").unwrap();
+    let config = |property: &str| Config::parse(&format!("{LEAST}[kafka_files]\n\"{property}\" = \"{}\"", file.display()));
+    assert_eq!(config("sasl.password").ok().unwrap().kafka["sasl.password"], "s3cret");
+    for (property, what) in [
+        ("bootstrap.servers", "kafka_files.\"bootstrap.servers\": is under `kafka` as well"),
+        ("transactional.id", "kafka_files.\"transactional.id\": is made from"),
+    ] {
+        let text = config(property).err().unwrap().to_string();
+        assert!(text.contains(what) && !text.contains("s3cret"), "{text}");
+    }
+}
+
+#[test]
+fn a_table_of_providers_may_be_ones_own_and_rules_name_those() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        file.display().to_string()
+    };
+    let table = "[sources]\nus = 'ours'\n[[isp]]\nid = 'ours'\nname = 'Ours'\nkind = 'mailbox'\ndomains = ['ours.example']\n\
+                 domains_from = ['us']\n";
+    let (table, broken) = (write("isps.toml", table), write("broken.toml", "[[isp]]\nid = 'a'\ncolour = 'red'\n"));
+    let rule = "[[rule]]\nid = 'own.a'\npriority = 1\nall = ['ours says no']\ncategory = 'dns'\nprovider = ['ours']\nexamples = ['550 ours says no']\n";
+    let rules = write("rules.toml", rule);
+    let config = |isps: &str| Config::parse(&format!("isps = '{isps}'\n{LEAST}[classify]\nrules = ['{rules}']"));
+    let isps = config(&table).unwrap_or_else(|e| panic!("{e}")).isps;
+    assert_eq!(isps.id(isps.of("ours.example", "")), "ours");
+    assert_eq!(isps.id(isps.of("gmail.com", "")), "other");
+    for (file, part) in [(broken.as_str(), "isps: "), ("/no/such/table", "isps: /no/such/table: No such file")] {
+        let text = config(file).err().unwrap().to_string();
+        assert!(text.contains(part), "{text}");
+    }
 }

@@ -9,6 +9,7 @@ use bounceflow::config::Config;
 use bounceflow::process::{Outcome, Position, Scratch, Tables, process};
 use bounceflow::rules::files;
 use bounceflow_classify::Rules;
+use bounceflow_enrich::Isps;
 use bounceflow_event::{DeliveryEvent, EventType, Item, Millis};
 
 const OWN: &str = "[[rule]]\nid = 'own.quokka'\npriority = 900\nany = ['quokka says no']\ncategory = 'wildlife'\nseverity = 'soft'\n\
@@ -50,18 +51,19 @@ fn files_and_folders_are_read_by_name_and_hidden_ones_left_out() {
     write(folder.path(), "a.toml", OWN.replace("wildlife", "of_a"));
     write(folder.path(), ".c.toml", OWN.replace("own.quokka", "own.hidden"));
     write(folder.path(), "notes.txt", "no rules");
+    let isps = Isps::builtin().unwrap();
     let category = |paths: &[PathBuf]| {
-        let rules = files::load(paths).unwrap_or_else(|e| panic!("{e}"));
+        let rules = files::load(paths, &isps).unwrap_or_else(|e| panic!("{e}"));
         rules.iter().find(|rule| rule.id() == "own.quokka").map(|rule| rule.category().to_string())
     };
     let all = folder.path().to_path_buf();
     assert_eq!(category(std::slice::from_ref(&all)).as_deref(), Some("of_b"));
     assert_eq!(category(&[all.clone(), folder.path().join("a.toml")]).as_deref(), Some("of_b"), "read twice");
     assert_eq!(category(&[folder.path().join("b.toml"), folder.path().join("a.toml")]).as_deref(), Some("of_a"));
-    let rules = files::load(std::slice::from_ref(&all)).unwrap();
+    let rules = files::load(std::slice::from_ref(&all), &isps).unwrap();
     assert!(rules.iter().all(|rule| rule.id() != "own.hidden"), "a hidden file was read");
     assert_eq!(category(&[]), None);
-    assert_eq!(files::load(&[]).unwrap().version(), Rules::builtin().unwrap().version());
+    assert_eq!(files::load(&[], &isps).unwrap().version(), Rules::builtin().unwrap().version());
 }
 
 #[test]
@@ -87,14 +89,14 @@ fn every_mistake_of_every_file_is_told_at_once_and_the_configuration_refused() {
 #[test]
 fn a_provider_nobody_knows_is_a_mistake_and_no_builtin_rule_names_one() {
     let folder = tempfile::tempdir().unwrap();
+    let isps = Isps::builtin().unwrap();
     let file = write(folder.path(), "a.toml", OWN.replace("priority", "provider = ['gmial']\npriority"));
-    let told = files::load(&[file]).err().unwrap().to_string();
+    let told = files::load(&[file], &isps).err().unwrap().to_string();
     assert!(told.contains("a.toml:2: rule \"own.quokka\": provider \"gmial\""), "{told}");
     for known in ["gmail", "google", "office365"] {
         let file = write(folder.path(), "b.toml", OWN.replace("priority", &format!("provider = ['{known}']\npriority")));
-        assert!(files::load(&[file]).is_ok(), "{known}");
+        assert!(files::load(&[file], &isps).is_ok(), "{known}");
     }
-    let isps = bounceflow_enrich::Isps::builtin().unwrap();
     let unknown: Vec<String> = (Rules::builtin().unwrap().iter())
         .flat_map(|rule| rule.providers().map(|p| format!("{}: {p}", rule.id())).collect::<Vec<_>>())
         .filter(|p| !p.split_once(": ").is_some_and(|(_, p)| isps.find(p).is_some() || bounceflow_classify::is_family(p)))
@@ -114,7 +116,7 @@ fn a_reload_is_taken_by_renewing_only_and_a_bad_file_changes_nothing() {
     assert_eq!(first[..2], ["own.quokka", "wildlife"]);
 
     write(folder.path(), "own.toml", OWN.replace("own.quokka", "own.second").replace("wildlife", "other_life"));
-    tables.rules.reload(&config.classify.rules);
+    tables.rules.reload(&config.classify.rules, &tables.isps);
     assert_eq!(decided(&tables, &mut scratch, reply), first, "other rules within a transaction");
     scratch.renew(&tables);
     let second = decided(&tables, &mut scratch, reply);
@@ -122,12 +124,12 @@ fn a_reload_is_taken_by_renewing_only_and_a_bad_file_changes_nothing() {
     assert_ne!(second[2], first[2]);
 
     write(folder.path(), "own.toml", "[[rule]]\nid = 'own.third'\n");
-    tables.rules.reload(&config.classify.rules);
+    tables.rules.reload(&config.classify.rules, &tables.isps);
     scratch.renew(&tables);
     assert_eq!(decided(&tables, &mut scratch, reply), second);
     let before = tables.rules.get();
     write(folder.path(), "own.toml", OWN.replace("own.quokka", "own.second").replace("wildlife", "other_life"));
-    tables.rules.reload(&config.classify.rules);
+    tables.rules.reload(&config.classify.rules, &tables.isps);
     assert!(std::sync::Arc::ptr_eq(&before, &tables.rules.get()), "nothing changed, and caches were thrown away");
 }
 

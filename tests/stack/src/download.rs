@@ -1,4 +1,4 @@
-//! Owns the cache of downloaded servers. It must not fetch by itself: the ordinary clients `mvn`, `npm` and `apt-get` do.
+//! Owns the cache of downloaded servers. It must not fetch by itself: the ordinary clients `mvn`, `npm`, `go` and `apt-get` do.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, IsTerminal, Write};
@@ -104,20 +104,26 @@ pub(crate) fn clickhouse() -> Result<PathBuf> {
 
 /// The program, from Debian's package: it looks for its templates in a fixed place, so it has to be installed.
 pub(crate) fn alertmanager() -> Result<PathBuf> {
-    let program = PathBuf::from("/usr/bin/prometheus-alertmanager");
-    let wanted = "Alertmanager (Debian: apt install prometheus-alertmanager), or name a running one in BOUNCEFLOW_ALERTMANAGER";
+    debian("Alertmanager", "prometheus-alertmanager", "/usr/bin/prometheus-alertmanager", "BOUNCEFLOW_ALERTMANAGER")
+}
+
+/// The program of a Debian package, which is installed where it is missing. `named`: what names a running server instead.
+pub(crate) fn debian(what: &str, package: &str, program: &str, named: &str) -> Result<PathBuf> {
+    let program = PathBuf::from(program);
+    let instead = if named.is_empty() { String::new() } else { format!(", or name a running one in {named}") };
+    let wanted = format!("{what} (Debian: apt install {package}){instead}");
     if program.is_file() {
         return Ok(program);
     }
-    require("apt-get", "--version", wanted)?;
+    require("apt-get", "--version", &wanted)?;
     let log = log_folder()?;
     let apt = |args: &[&str]| {
         let mut apt = Command::new("apt-get");
         // In this run level Debian starts no services, so the server is installed only.
         apt.args(args).env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1");
-        fetch(apt, &log, "Alertmanager", |_| "installing the package".into())
+        fetch(apt, &log, what, |_| "installing the package".into())
     };
-    let install = || apt(&["install", "-q", "-y", "--no-install-recommends", "prometheus-alertmanager"]);
+    let install = || apt(&["install", "-q", "-y", "--no-install-recommends", package]);
     // A machine that never asked has no lists of packages.
     let installed = install().or_else(|first| apt(&["update", "-q"]).and_then(|()| install()).map_err(|_| first));
     let _ = fs::remove_dir_all(&log);
@@ -133,7 +139,7 @@ fn log_folder() -> Result<PathBuf> {
 }
 
 /// The folder `name` of the cache; `fill` fills it under another name if it is not there, so that half of it never counts.
-fn cached(name: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+pub(crate) fn cached(name: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     let cache = cache()?;
     let done = cache.join(name);
     if done.is_dir() {
@@ -170,7 +176,7 @@ fn cache() -> Result<PathBuf> {
     Ok(base.context("no cache folder: set XDG_CACHE_HOME or HOME")?.join("bounceflow"))
 }
 
-fn require(program: &str, flag: &str, what: &str) -> Result<()> {
+pub(crate) fn require(program: &str, flag: &str, what: &str) -> Result<()> {
     let mut command = Command::new(program);
     command.arg(flag).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let works = command.status().is_ok_and(|status| status.success());
@@ -179,7 +185,7 @@ fn require(program: &str, flag: &str, what: &str) -> Result<()> {
 }
 
 /// Runs a client, its output kept for the error message, and shows `progress` meanwhile.
-fn fetch(mut client: Command, folder: &Path, what: &str, progress: impl Fn(&Path) -> String) -> Result<()> {
+pub(crate) fn fetch(mut client: Command, folder: &Path, what: &str, progress: impl Fn(&Path) -> String) -> Result<()> {
     let log = folder.join("download.log");
     let output = File::create(&log)?;
     client.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);

@@ -1,4 +1,5 @@
-//! Starts, pauses, kills and stops real Kafka, ClickHouse, ZooKeeper and Alertmanager servers for tests, demo and benchmarks.
+//! Starts, pauses, kills and stops real Kafka, ClickHouse, ZooKeeper, Alertmanager and Kubernetes API servers for tests, demo and
+//! benchmarks; has the tools that tests of a deployment need ([`tools`]).
 //!
 //! ```no_run
 //! # fn main() -> anyhow::Result<()> {
@@ -10,7 +11,7 @@
 //! # Ok(()) } // dropped: servers and data folders are gone, as they are when this process is SIGKILLed
 //! ```
 //!
-//! The servers are downloaded once into `$XDG_CACHE_HOME/bounceflow` (else `~/.cache/bounceflow`) by `mvn`, `npm` and
+//! The servers are downloaded once into `$XDG_CACHE_HOME/bounceflow` (else `~/.cache/bounceflow`) by `mvn`, `npm`, `go` and
 //! `apt-get`. Where `BOUNCEFLOW_KAFKA`, `BOUNCEFLOW_CLICKHOUSE` or `BOUNCEFLOW_ALERTMANAGER` names a running server, `start` uses
 //! that one.
 //!
@@ -24,13 +25,16 @@ mod guardian;
 mod interserver;
 mod kafka;
 mod keeper;
+mod kubernetes;
 mod launcher;
 mod ports;
 mod server;
 mod stack;
+pub mod tools;
 
 pub use alertmanager::Alertmanager;
 pub use clickhouse::{ClickHouse, ClickHouseOptions, ClickHouseUser, Replica};
 pub use kafka::{Kafka, KafkaOptions};
 pub use keeper::Keeper;
+pub use kubernetes::Kubernetes;
 pub use stack::Stack;

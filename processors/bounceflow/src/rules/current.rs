@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 
 use bounceflow_classify::Rules;
+use bounceflow_enrich::Isps;
 
 use super::files;
 use crate::metrics;
@@ -28,9 +29,9 @@ impl Current {
     }
 
     /// Reads the files anew. Where one of them has a mistake, the rules in force stay.
-    pub fn reload(&self, paths: &[PathBuf]) {
+    pub fn reload(&self, paths: &[PathBuf], isps: &Isps) {
         let old = self.get();
-        match files::load(paths) {
+        match files::load(paths, isps) {
             Ok(rules) => {
                 let (rules_version, old_version) = (rules.version().to_owned(), old.version());
                 tracing::info!(rules_version, old_version, rules = rules.iter().len(), "Rules read anew");

@@ -10,8 +10,9 @@ use bounceflow_enrich::Isps;
 /// A larger file is no file of rules.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// The built-in rules and those of the files and folders, in this order; or every mistake in them.
-pub fn load(paths: &[PathBuf]) -> Result<Rules, RulesErrors> {
+/// The built-in rules and those of the files and folders, in this order; or every mistake in them. A rule may name the providers of
+/// `isps`.
+pub fn load(paths: &[PathBuf], isps: &Isps) -> Result<Rules, RulesErrors> {
     let mut mistakes = Vec::new();
     let mut files: Vec<(String, String)> = Vec::new();
     for file in find(paths, &mut mistakes) {
@@ -23,7 +24,7 @@ pub fn load(paths: &[PathBuf]) -> Result<Rules, RulesErrors> {
     let named: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
     match Rules::with_files(&named) {
         Ok(rules) => {
-            mistakes.extend(unknown_providers(&rules));
+            mistakes.extend(unknown_providers(&rules, isps));
             if mistakes.is_empty() { Ok(rules) } else { Err(RulesErrors(mistakes)) }
         }
         Err(RulesErrors(more)) => {
@@ -93,8 +94,7 @@ fn read(file: &Path) -> Result<String, RulesError> {
 }
 
 /// A provider nobody knows is a rule that never matches.
-fn unknown_providers(rules: &Rules) -> Vec<RulesError> {
-    let Ok(isps) = Isps::builtin() else { return Vec::new() };
+fn unknown_providers(rules: &Rules, isps: &Isps) -> Vec<RulesError> {
     let known = |name: &str| isps.find(name).is_some() || is_family(name);
     let unknown = |rule: &bounceflow_classify::Rule| rule.providers().find(|p| !known(p)).map(str::to_owned);
     let mistake = |rule: &bounceflow_classify::Rule| {

@@ -1,0 +1,26 @@
+//! Programs that run to their end.
+
+use std::process::{Command, Output};
+
+use anyhow::{Context, Result, ensure};
+
+/// The binary under test, without what the environment says of other installations.
+pub fn bounceflow() -> Result<Command> {
+    let own = std::env::current_exe()?;
+    let binary = own.ancestors().nth(2).map(|folder| folder.join("bounceflow")).filter(|path| path.is_file());
+    let binary = binary.with_context(|| format!("bounceflow is not above {}: cargo build --bins", own.display()))?;
+    let mut command = Command::new(binary);
+    let foreign = std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("BOUNCEFLOW"));
+    for name in foreign.chain(["RUST_LOG".into()]) {
+        command.env_remove(name);
+    }
+    Ok(command)
+}
+
+/// What a program said, standard output alone; an error with everything it said where it failed.
+pub fn said(command: &mut Command) -> Result<String> {
+    let Output { status, stdout, stderr } = command.output().with_context(|| format!("cannot run {command:?}"))?;
+    let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    ensure!(status.success(), "{command:?} ended with {status}:\n{stdout}{stderr}");
+    Ok(stdout.into_owned())
+}
