@@ -1,5 +1,6 @@
 //! Everything bounceflow knows about ClickHouse: migrations, encoding rows, one insert of one block, what an answer means, replicas,
-//! counting a range, checking that repeats are dropped, the audit, erasure, the tables of a replay, and the list of what no rule knew.
+//! counting a range, checking that repeats are dropped, the audit, erasure, the tables of a replay, the list of what no rule knew, and
+//! the questions behind reports.
 //!
 //! It never decides about offsets, retries or intents: that is the sink's loop. Encoding and [`judge`] are pure.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
@@ -17,6 +18,7 @@ pub mod audit;
 mod rollups;
 pub mod retention;
 pub mod unmatched;
+pub mod report;
 pub mod erase;
 pub mod replay;
 pub mod error;

@@ -14,4 +14,5 @@ mod answers;
 mod broken_answers;
 mod audit;
 mod alerts;
+mod reports;
 mod replicas;
