@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 use crate::config::{Config, Mistakes};
 use crate::run::{self, Role};
 use crate::starting::From;
-use crate::{dead_letter, erase, explain, replay, rules, simulate, top, topics};
+use crate::{dead_letter, erase, explain, replay, report, rules, simulate, top, topics};
 
 /// Streaming processor for e-mail delivery events on Kafka: exact failure rates and classified failures in ClickHouse.
 #[derive(Parser)]
@@ -91,6 +91,7 @@ enum Command {
     )]
     AlertRules,
     Replay(replay::Args),
+    Report(report::Args),
     Simulate(simulate::Args),
     Top(top::Args),
 }
@@ -152,6 +153,7 @@ fn act(command: Command) -> anyhow::Result<ExitCode> {
         Command::DeadLetter(args) => return dead_letter::run(args),
         Command::Erase(args) => return erase::run(args),
         Command::Replay(args) => return replay::run(args),
+        Command::Report(args) => report::run(&args)?,
         Command::Top(args) => top::run(args)?,
         Command::AlertRules => write!(out, "{}", bounceflow_window::DEFAULT_RULES)?,
         Command::Simulate(args) => {

@@ -5,7 +5,6 @@
 
 pub mod letter;
 pub mod shelf;
-mod progress;
 mod list;
 mod show;
 pub(crate) mod resend;
@@ -14,7 +13,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 pub use letter::{OwnHeaders, REFUSED_BY_CLICKHOUSE, Refusal, Resent, own_headers};
-pub(crate) use progress::{Progress, note};
+pub(crate) use show::printable;
 
 use crate::config::Config;
 use shelf::By;

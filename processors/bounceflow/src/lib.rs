@@ -20,6 +20,8 @@ pub mod board;
 pub mod alertmanager;
 pub mod dead_letter;
 pub mod erase;
+pub mod report;
+mod progress;
 pub mod starting;
 pub mod kafka;
 pub mod trouble;

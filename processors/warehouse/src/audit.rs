@@ -3,14 +3,17 @@
 //! Everything is computed by the server over streams and spilling sorts: memory stays bounded over millions of batches.
 //! While the sink runs, two questions may see different moments: exact when it has caught up.
 
+mod report;
+
 use clickhouse::query::Query;
 use clickhouse::{Row, RowOwned, RowRead};
 use serde::Deserialize;
 
 use crate::client::Warehouse;
 use crate::error::WarehouseError;
-use crate::report::{AuditOptions, AuditReport, Count, Coverage, Duplicates, Items, OffsetRange};
 use crate::rollups::{ROLLUPS, Rollup};
+
+pub use report::{AuditOptions, AuditReport, Count, Coverage, Duplicates, Items, OffsetRange};
 
 /// Above this a sort or a grouping goes to disk.
 const SPILL_BYTES: &str = "268435456";

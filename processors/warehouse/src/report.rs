@@ -1,340 +1,242 @@
-//! What an audit found, as a value, as JSON and as text for a person.
+//! The questions behind `bounceflow report`: which reports there are, of which sections they are made, and a section's rows as a stream.
+//!
+//! **Invariant:** every figure of a period is a sum over its days, and every rate a quotient of two such sums: no rate is averaged.
+//! **Invariant:** names that users type travel as query parameters, never inside the text of a query.
+//! How rows are shown is the caller's. Only views and roll-ups are read, so a user who may read no more can make reports.
 
-use std::fmt;
-use std::time::Duration;
+mod period;
+mod columns;
+mod rates;
+mod failures;
+mod monthly;
+mod names;
+mod rows;
 
-use clickhouse::Row;
-use serde::{Deserialize, Serialize};
+pub use columns::{Chart, Column, Form, Kind, Value};
+pub use names::UnknownName;
+pub use period::Period;
+pub use rows::Rows;
 
-/// How an audit is run.
+/// Above this the server's grouping and sorting go to disk.
+const SPILL_BYTES: &str = "268435456";
+
+/// A report, by what it is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "Report::about says it")]
+pub enum Report {
+    Monthly,
+    FailureBreakdown,
+    IspProfiles,
+    IdentityProfiles,
+    CampaignKpis,
+    IpProfiles,
+    IspIdentityMatrix,
+    SmtpPatterns,
+    BounceReport,
+    AlertHistory,
+    Unmatched,
+}
+
+impl Report {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::Monthly,
+        Self::FailureBreakdown,
+        Self::IspProfiles,
+        Self::IdentityProfiles,
+        Self::CampaignKpis,
+        Self::IpProfiles,
+        Self::IspIdentityMatrix,
+        Self::SmtpPatterns,
+        Self::BounceReport,
+        Self::AlertHistory,
+        Self::Unmatched,
+    ];
+
+    /// As people type it: the name of its view, with hyphens.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Monthly => "monthly",
+            Self::FailureBreakdown => "failure-breakdown",
+            Self::IspProfiles => "isp-profiles",
+            Self::IdentityProfiles => "identity-profiles",
+            Self::CampaignKpis => "campaign-kpis",
+            Self::IpProfiles => "ip-profiles",
+            Self::IspIdentityMatrix => "isp-identity-matrix",
+            Self::SmtpPatterns => "smtp-patterns",
+            Self::BounceReport => "bounce-report",
+            Self::AlertHistory => "alert-history",
+            Self::Unmatched => "unmatched",
+        }
+    }
+
+    /// As its heading.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Monthly => "E-mail delivery",
+            Self::FailureBreakdown => "Failure breakdown",
+            Self::IspProfiles => "ISP profiles",
+            Self::IdentityProfiles => "Identity profiles",
+            Self::CampaignKpis => "Campaign KPIs",
+            Self::IpProfiles => "IP profiles",
+            Self::IspIdentityMatrix => "ISP-identity matrix",
+            Self::SmtpPatterns => "SMTP patterns",
+            Self::BounceReport => "Bounce report",
+            Self::AlertHistory => "Alert history",
+            Self::Unmatched => "Unmatched replies",
+        }
+    }
+
+    /// Whether it sets the period beside the one before.
+    pub const fn compares(self) -> bool {
+        !matches!(self, Self::BounceReport | Self::AlertHistory | Self::Unmatched)
+    }
+
+    /// What it tells, in a line.
+    pub const fn about(self) -> &'static str {
+        match self {
+            Self::Monthly => "All in one: KPIs, days, ISPs, identities, campaigns, replies, what changed",
+            Self::FailureBreakdown => "What failed: every category with severity and root cause",
+            Self::IspProfiles => "Every mailbox provider: rates, share of the volume, status",
+            Self::IdentityProfiles => "Every sender: rates, top ISP, risk",
+            Self::CampaignKpis => "Every campaign: rates beside the hard-bounce guide, complaints, late bounces",
+            Self::IpProfiles => "Every sending IP at every ISP",
+            Self::IspIdentityMatrix => "Every sender at every ISP, side by side",
+            Self::SmtpPatterns => "The replies that failed mail, by wording",
+            Self::BounceReport => "Bounces by campaign, sender and recipient domain, with their text",
+            Self::AlertHistory => "The alerts that began in the period, and how they ended",
+            Self::Unmatched => "Replies that no rule knew the words of",
+        }
+    }
+
+    /// Which filters its figures can be broken down by, besides the period.
+    pub const fn takes(self) -> Takes {
+        let all = Takes { isp: true, identity: true, campaign: true, group_by: false };
+        match self {
+            Self::IpProfiles | Self::AlertHistory => Takes { campaign: false, ..all },
+            Self::BounceReport => Takes { group_by: true, ..all },
+            _ => all,
+        }
+    }
+}
+
+/// What a report can be narrowed down by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "as the options are called")]
+pub struct Takes {
+    pub isp: bool,
+    pub identity: bool,
+    pub campaign: bool,
+    pub group_by: bool,
+}
+
+/// Of whom a report is; an empty list: of all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filters {
+    /// Mailbox providers.
+    pub isps: Vec<String>,
+    /// Senders.
+    pub identities: Vec<String>,
+    /// Campaigns.
+    pub campaigns: Vec<String>,
+}
+
+impl Filters {
+    /// As a condition on the columns of those names, to be bound by [`Filters::parameters`].
+    fn condition(&self) -> String {
+        let mut condition = String::new();
+        for (column, parameter, names) in self.parameters() {
+            if !names.is_empty() {
+                condition.push_str(&format!(" AND {column} IN {{{parameter}:Array(String)}}"));
+            }
+        }
+        condition
+    }
+
+    fn parameters(&self) -> [(&'static str, &'static str, &[String]); 3] {
+        [("isp", "isps", &self.isps), ("identity", "identities", &self.identities), ("campaign", "campaigns", &self.campaigns)]
+    }
+}
+
+/// By which side of the sender `bounce-report` tells bounces apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sender {
+    /// Domain of the header From.
+    #[default]
+    FromDomain,
+    /// Address it was sent from.
+    SendingIp,
+}
+
+/// What is asked of the warehouse.
 #[derive(Clone, Debug)]
-pub struct AuditOptions {
-    /// Most gaps, overlaps and duplicates that are listed one by one, of each; all are counted.
-    pub list: usize,
-    /// How long any one question may take.
-    pub timeout: Duration,
+pub struct Request {
+    /// Which report.
+    pub report: Report,
+    /// Of which days.
+    pub period: Period,
+    /// Of whom.
+    pub filters: Filters,
+    /// How `bounce-report` tells senders apart.
+    pub sender: Sender,
+    /// How the ids of the last resorts among the rules begin: for `unmatched`.
+    pub fallback_rules: String,
 }
 
-impl Default for AuditOptions {
-    fn default() -> Self {
-        Self { list: 20, timeout: Duration::from_secs(3600) }
+impl Request {
+    /// The sections of the report, in order.
+    pub fn sections(&self) -> Vec<Section> {
+        match self.report {
+            Report::Monthly => monthly::sections(self),
+            Report::FailureBreakdown => vec![failures::breakdown(self)],
+            Report::IspProfiles => vec![rates::isps(self)],
+            Report::IdentityProfiles => vec![rates::identities(self)],
+            Report::CampaignKpis => vec![rates::campaigns(self)],
+            Report::IpProfiles => vec![rates::ips(self)],
+            Report::IspIdentityMatrix => vec![rates::matrix(self)],
+            Report::SmtpPatterns => vec![failures::patterns(self)],
+            Report::BounceReport => vec![failures::bounces(self)],
+            Report::AlertHistory => vec![failures::alerts(self)],
+            Report::Unmatched => vec![failures::unmatched(self)],
+        }
     }
 }
 
-/// Whether every offset of every source was counted exactly once, and every count arrived everywhere.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct AuditReport {
-    /// What was covered, by source partition.
-    pub partitions: Vec<Coverage>,
-    /// Offsets between the first and the last that no transaction covers.
-    pub gaps: Vec<OffsetRange>,
-    /// Offsets that more than one transaction covers.
-    pub overlaps: Vec<OffsetRange>,
-    /// Items read against items accounted for.
-    pub items: Items,
-    /// Each count in `batches` and in `delivery_rates`.
-    pub counts: Vec<Count>,
-    /// Failures counted in `batches`.
-    pub failures_counted: u64,
-    /// Rows in `failures`.
-    pub failures_stored: u64,
-    /// Rows that were there and went with a person's erasure.
-    pub failures_erased: u64,
-    /// Rows stored more than once.
-    pub duplicates: Vec<Duplicates>,
-    /// Transactions whose parts do not follow each other from 0 to the last.
-    pub torn_transactions: u64,
-    /// Producers whose last transaction is not all here; it may be on its way.
-    pub unfinished_transactions: u64,
-}
-
-/// What was covered of one source partition.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Coverage {
-    /// Source topic.
-    pub topic: String,
-    /// Source partition.
-    pub partition: i32,
-    /// Ranges that cover at least one offset.
-    pub ranges: u64,
-    /// Ranges that cover none.
-    pub heartbeats: u64,
-    /// First offset covered; absent where only heartbeats came.
-    pub first_offset: Option<i64>,
-    /// Last offset covered.
-    pub last_offset: Option<i64>,
-    /// Records read.
-    pub records: u64,
-    /// Items in them.
-    pub items: u64,
-    /// Items sent to the dead letter.
-    pub dead_lettered: u64,
-    /// How many gaps there are.
-    pub gaps: u64,
-    /// Offsets in them.
-    pub missing_offsets: u64,
-    /// How many overlaps there are.
-    pub overlaps: u64,
-    /// Offsets in them.
-    pub repeated_offsets: u64,
-}
-
-/// Offsets of a source partition, both ends included.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Row)]
-pub struct OffsetRange {
-    /// Source topic.
-    pub topic: String,
-    /// Source partition.
-    pub partition: i32,
-    /// First.
-    pub from: i64,
-    /// Last.
-    pub to: i64,
-}
-
-/// Every item read is counted, ignored or dead-lettered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Row)]
-pub struct Items {
-    /// Read from the sources.
-    pub read: u64,
-    /// Counted in rows.
-    pub counted: u64,
-    /// Ignored, with a reason.
-    pub ignored: u64,
-    /// Sent to the dead letter.
-    pub dead_lettered: u64,
-}
-
-/// One count on both sides of the materialized views.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Count {
-    /// Its name.
+/// One table of a report: what it holds, and the question that fills it.
+#[derive(Clone, Debug)]
+pub struct Section {
+    /// For machines: letters, digits and `_`.
     pub name: &'static str,
-    /// Its sum in `batches`.
-    pub batches: u64,
-    /// Its sum in `delivery_rates`.
-    pub delivery_rates: u64,
-    /// Its sum in each roll-up of `delivery_rates`.
-    pub rollups: Vec<(&'static str, u64)>,
+    /// For people.
+    pub title: String,
+    /// What must be known to read it.
+    pub note: String,
+    /// What it holds, in order.
+    pub columns: Vec<Column>,
+    /// The picture of its first rows.
+    pub chart: Option<Chart>,
+    /// What stands before SELECT.
+    with: String,
+    /// What stands behind the columns.
+    from: String,
 }
 
-/// Rows of a table that stand for the same thing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Duplicates {
-    /// Which table.
-    pub table: &'static str,
-    /// Which columns should be unique together.
-    pub key: &'static str,
-    /// How many keys are stored more than once.
-    pub keys: u64,
-    /// Rows beyond the first of each key.
-    pub surplus_rows: u64,
-    /// Some of the keys.
-    pub examples: Vec<String>,
-}
-
-impl Items {
-    /// What the items read became.
-    pub fn accounted(&self) -> u64 {
-        self.counted.wrapping_add(self.ignored).wrapping_add(self.dead_lettered)
-    }
-}
-
-impl AuditReport {
-    /// Whether nothing is missing, nothing is twice and all totals agree.
-    pub fn is_clean(&self) -> bool {
-        self.findings().is_empty()
+impl Section {
+    /// Only the first rows; `note` says which those are.
+    #[must_use]
+    fn first(mut self, rows: u32, note: &str) -> Self {
+        self.from = format!("{} LIMIT {rows}", self.from);
+        self.note = format!("{note} {}", self.note).trim_end().to_owned();
+        self
     }
 
-    /// Every fault, one sentence each.
-    pub fn findings(&self) -> Vec<String> {
-        let mut found = Vec::new();
-        for p in &self.partitions {
-            let Coverage { topic, partition, gaps, missing_offsets, overlaps, repeated_offsets, .. } = p;
-            if *gaps > 0 {
-                found.push(format!("{topic}/{partition}: {missing_offsets} offsets in {gaps} gaps were never counted"));
-            }
-            if *overlaps > 0 {
-                found.push(format!(
-                    "{topic}/{partition}: {repeated_offsets} offsets in {overlaps} overlaps were counted more than once"
-                ));
-            }
-        }
-        let items = &self.items;
-        if items.read != items.accounted() {
-            found.push(format!(
-                "{} items were read, but {} are accounted for ({} counted, {} ignored, {} dead-lettered)",
-                items.read,
-                items.accounted(),
-                items.counted,
-                items.ignored,
-                items.dead_lettered
-            ));
-        }
-        for Count { name, batches, delivery_rates, rollups } in &self.counts {
-            if batches != delivery_rates {
-                found.push(format!("{name}: batches hold {batches}, delivery_rates {delivery_rates}"));
-            }
-            for (table, sum) in rollups.iter().filter(|(_, sum)| sum != delivery_rates) {
-                found.push(format!("{name}: delivery_rates hold {delivery_rates}, {table} {sum}"));
-            }
-        }
-        if self.failures_counted != self.failures_stored + self.failures_erased {
-            found.push(format!(
-                "{} failures were counted, {} are stored (the two topics are stored independently: while the sink is behind \
-                 on one this passes; run the audit again when its lag is 0)",
-                self.failures_counted, self.failures_stored
-            ));
-        }
-        for d in self.duplicates.iter().filter(|d| d.keys > 0) {
-            let Duplicates { table, key, keys, surplus_rows, .. } = d;
-            found.push(format!("{table}: {keys} keys ({key}) are stored more than once, {surplus_rows} rows too many"));
-        }
-        if self.torn_transactions > 0 {
-            found.push(format!("{} transactions lack a part", self.torn_transactions));
-        }
-        if self.unfinished_transactions > 0 {
-            found.push(format!(
-                "{} producers' last transaction lacks its last part (while the sink is behind this passes)",
-                self.unfinished_transactions
-            ));
-        }
-        found
-    }
-}
-
-impl fmt::Display for AuditReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.write_coverage(f)?;
-        write_ranges(f, "Gaps", &self.gaps, self.partitions.iter().map(|p| p.gaps).sum())?;
-        write_ranges(f, "Overlaps", &self.overlaps, self.partitions.iter().map(|p| p.overlaps).sum())?;
-        for d in self.duplicates.iter().filter(|d| d.keys > 0) {
-            writeln!(f, "\nDuplicates in {} ({}): {}", d.table, d.key, d.keys)?;
-            d.examples.iter().try_for_each(|example| writeln!(f, "  {example}"))?;
-        }
-        let Items { read, counted, ignored, dead_lettered } = self.items;
-        writeln!(f, "\nItems: {read} read = {counted} counted + {ignored} ignored + {dead_lettered} dead-lettered")?;
-        write!(f, "Failures: {} counted, {} stored", self.failures_counted, self.failures_stored)?;
-        if self.failures_erased > 0 {
-            write!(f, ", {} erased", self.failures_erased)?;
-        }
-        writeln!(f)?;
-        writeln!(f, "\n{:<26} {:>20} {:>20}", "Count", "batches", "delivery_rates")?;
-        for c in &self.counts {
-            let mark = if c.batches == c.delivery_rates { "" } else { "  differs" };
-            writeln!(f, "{:<26} {:>20} {:>20}{mark}", c.name, c.batches, c.delivery_rates)?;
-        }
-        let findings = self.findings();
-        if findings.is_empty() {
-            return write!(f, "\nClean: every offset was covered once and all totals agree.");
-        }
-        write!(f, "\nNot clean:")?;
-        findings.iter().try_for_each(|finding| write!(f, "\n- {finding}"))
-    }
-}
-
-impl AuditReport {
-    fn write_coverage(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.partitions.is_empty() {
-            return writeln!(f, "Nothing has been stored yet.");
-        }
-        let widest = self.partitions.iter().map(|p| p.topic.chars().count()).max().unwrap_or(0).max("Source".len());
-        writeln!(
-            f,
-            "{:<widest$} {:>9} {:>15} {:>15} {:>10} {:>15} {:>15} {:>6} {:>8}",
-            "Source", "partition", "first offset", "last offset", "ranges", "items", "dead-lettered", "gaps", "overlaps"
-        )?;
-        let offset = |o: Option<i64>| o.map_or("-".to_owned(), |o| o.to_string());
-        for p in &self.partitions {
-            writeln!(
-                f,
-                "{:<widest$} {:>9} {:>15} {:>15} {:>10} {:>15} {:>15} {:>6} {:>8}",
-                p.topic,
-                p.partition,
-                offset(p.first_offset),
-                offset(p.last_offset),
-                p.ranges,
-                p.items,
-                p.dead_lettered,
-                p.gaps,
-                p.overlaps
-            )?;
-        }
-        Ok(())
-    }
-}
-
-fn write_ranges(f: &mut fmt::Formatter<'_>, title: &str, ranges: &[OffsetRange], total: u64) -> fmt::Result {
-    if total == 0 {
-        return Ok(());
-    }
-    writeln!(f, "\n{title}: {total}")?;
-    for OffsetRange { topic, partition, from, to } in ranges {
-        writeln!(f, "  {topic}/{partition} {from}-{to}")?;
-    }
-    let unlisted = total.saturating_sub(ranges.len() as u64);
-    if unlisted > 0 { writeln!(f, "  … and {unlisted} more") } else { Ok(()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn clean() -> AuditReport {
-        AuditReport {
-            partitions: vec![Coverage {
-                topic: "delivery.events".to_owned(),
-                ranges: 2,
-                first_offset: Some(0),
-                last_offset: Some(9),
-                items: 10,
-                ..Coverage::default()
-            }],
-            gaps: Vec::new(),
-            overlaps: Vec::new(),
-            items: Items { read: 10, counted: 8, ignored: 1, dead_lettered: 1 },
-            counts: vec![Count { name: "deliveries", batches: 8, delivery_rates: 8, rollups: vec![("daily_rates", 8)] }],
-            failures_counted: 0,
-            failures_stored: 0,
-            failures_erased: 0,
-            duplicates: Vec::new(),
-            torn_transactions: 0,
-            unfinished_transactions: 0,
-        }
+    /// The place of a column.
+    pub fn column(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|column| column.name == name)
     }
 
-    #[test]
-    fn a_clean_report_says_so() {
-        assert!(clean().is_clean());
-        let text = clean().to_string();
-        assert!(text.ends_with("Clean: every offset was covered once and all totals agree."), "{text}");
-        assert!(text.contains("10 read = 8 counted + 1 ignored + 1 dead-lettered"), "{text}");
-    }
-
-    #[test]
-    fn every_fault_is_a_finding() {
-        let mut report = clean();
-        report.partitions[0].gaps = 2;
-        report.partitions[0].missing_offsets = 7;
-        report.partitions[0].overlaps = 1;
-        report.gaps = vec![OffsetRange { topic: "delivery.events".to_owned(), partition: 0, from: 3, to: 5 }];
-        report.items.read = 11;
-        report.counts[0].delivery_rates = 9;
-        report.failures_stored = 1;
-        report.duplicates =
-            vec![Duplicates { table: "failures", key: "k", keys: 1, surplus_rows: 1, examples: vec!["t/0/5".to_owned()] }];
-        report.torn_transactions = 1;
-        report.unfinished_transactions = 1;
-        assert_eq!(report.findings().len(), 9);
-        let text = report.to_string();
-        assert!(text.contains("delivery.events/0 3-5\n  … and 1 more"), "{text}");
-        assert!(text.contains("differs") && text.contains("t/0/5"), "{text}");
-    }
-
-    #[test]
-    fn an_empty_warehouse_is_clean() {
-        let report = AuditReport { partitions: Vec::new(), items: Items::default(), counts: Vec::new(), ..clean() };
-        assert!(report.is_clean());
-        assert!(report.to_string().starts_with("Nothing has been stored yet."));
+    fn sql(&self) -> String {
+        let columns: Vec<_> = self.columns.iter().map(Column::select).collect();
+        format!("{}\nSELECT {}\n{}", self.with, columns.join(",\n    "), self.from)
     }
 }

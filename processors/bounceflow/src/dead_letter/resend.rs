@@ -15,12 +15,12 @@ use rdkafka::producer::BaseRecord;
 use serde::Serialize;
 
 use super::letter::{MARK, MARK_LETTER, REFUSED_BY_CLICKHOUSE, Resent, identity, own_headers, with_own};
-use super::progress::{Progress, note};
 use super::shelf::{By, Headers, Letter, Place, Shelf, State};
 use super::{Filter, transactional_id};
 use crate::config::Config;
 use crate::health::Health;
 use crate::kafka::{self, Producer, TransactionError};
+use crate::progress::{Progress, note};
 use crate::stop::Stop;
 
 /// A transaction ends after so many records or bytes.

@@ -11,13 +11,13 @@ use std::time::Duration;
 use rdkafka::Message;
 use rdkafka::message::BorrowedMessage;
 
-use super::Progress;
 use super::letter::{
     BY, MARK, MARK_LETTER, OTHERS, REASON, RESENT, SOURCE_ITEM, SOURCE_KEY, SOURCE_OFFSET, SOURCE_PARTITION, SOURCE_TIMESTAMP,
     SOURCE_TOPIC, each_header, identity, is_own,
 };
 use crate::config::Config;
 use crate::kafka::{self, Reader};
+use crate::progress::Progress;
 
 /// How long the topic may take to hand out its next record.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -11,10 +11,10 @@ use serde::de::IgnoredAny;
 
 use super::Filter;
 use super::letter::{DETAIL, FORMAT};
-use super::progress::note;
 use super::shelf::{Headers, Letter, Place, Shelf, State};
 use crate::config::Config;
 use crate::evidence::time;
+use crate::progress::note;
 
 /// More of a record is left to --raw. Bytes.
 const SHOWN: usize = 64 * 1024;
@@ -203,7 +203,7 @@ fn new_line(out: &mut String, depth: usize) {
 }
 
 /// Text without anything that steers a terminal or turns the direction of reading.
-pub(super) fn printable(text: &str, lines: bool) -> String {
+pub(crate) fn printable(text: &str, lines: bool) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

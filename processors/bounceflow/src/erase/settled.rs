@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use rdkafka::Message;
 
 use crate::config::Config;
-use crate::dead_letter::note;
 use crate::kafka::{self, Consumer, Event};
+use crate::progress::note;
 
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);

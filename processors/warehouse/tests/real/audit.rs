@@ -1,7 +1,7 @@
 //! Audits of crafted batches: clean ones are clean, and every kind of fault is found.
 
 use bounceflow_event::{Failure, IgnoredCount, RateBatch, RateRow, Source};
-use bounceflow_warehouse::report::OffsetRange;
+use bounceflow_warehouse::audit::OffsetRange;
 use bounceflow_warehouse::{Answer, AuditOptions, AuditReport, BlockBuilder, LogPosition, Table};
 
 use crate::support::{Db, batch, batches, failure, rate_row, source};

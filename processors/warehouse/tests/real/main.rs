@@ -14,5 +14,6 @@ mod answers;
 mod broken_answers;
 mod audit;
 mod alerts;
+mod reports;
 mod replicas;
 mod shards;

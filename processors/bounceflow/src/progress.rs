@@ -7,6 +7,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 /// Between two lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
+/// Between two turns of the spinner, so that one sees it waits.
+const TICK: Duration = Duration::from_millis(200);
 /// Between two looks at the spinner.
 const LOOK_EVERY: u64 = 256;
 
@@ -25,7 +27,9 @@ impl Progress {
         let bar = std::io::stderr().is_terminal().then(|| {
             let template = format!("{{elapsed_precise}} {{spinner}} {{human_pos}} {what}");
             let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_spinner());
-            ProgressBar::new_spinner().with_style(style)
+            let bar = ProgressBar::new_spinner().with_style(style);
+            bar.enable_steady_tick(TICK);
+            bar
         });
         Self { what, bar, count: 0, said: Instant::now() }
     }
