@@ -9,6 +9,7 @@ pub mod block;
 pub mod answer;
 pub mod client;
 pub mod migrations;
+mod definer;
 pub mod replication;
 pub mod check;
 pub mod replicas;

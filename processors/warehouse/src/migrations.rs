@@ -122,6 +122,7 @@ impl Warehouse {
             self.timed(&what, record.execute()).await?;
             applied.push(Applied { version: *version, name });
         }
+        self.define_views().await?;
         Ok(applied)
     }
 
