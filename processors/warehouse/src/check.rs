@@ -207,7 +207,8 @@ fn identifier(text: &str) -> Option<(String, &str)> {
     None
 }
 
-fn quote(name: &str) -> String {
+/// A name as the server writes it.
+pub(crate) fn quote(name: &str) -> String {
     if name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
         name.to_owned()
     } else {

@@ -10,6 +10,7 @@ pub mod block;
 pub mod answer;
 pub mod client;
 pub mod migrations;
+mod definer;
 pub mod replication;
 pub mod sharding;
 pub mod check;

@@ -118,6 +118,7 @@ impl Warehouse {
             self.record(migration).await?;
             applied.push(Applied { version: *version, name });
         }
+        self.define_views().await?;
         Ok(applied)
     }
 
@@ -140,6 +141,7 @@ impl Warehouse {
             }
             all.record(migration).await?;
         }
+        all.define_views().await?;
         let seen = all.client.query("SELECT count() FROM cluster(?, system.one)").bind(&sharding.cluster);
         all.timed("reach all shards", seen.fetch_one()).await
     }

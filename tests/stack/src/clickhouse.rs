@@ -47,6 +47,15 @@ const PROFILE: [(&str, &str); 4] = [
     ("storage_file_read_method", "pread"),
 ];
 
+// What packaged servers have in their configuration file, and this one would not by itself.
+const STRICT: &str = "<access_control_improvements>\
+    <select_from_system_db_requires_grant>true</select_from_system_db_requires_grant>\
+    <select_from_information_schema_requires_grant>true</select_from_information_schema_requires_grant>\
+    <settings_constraints_replace_previous>true</settings_constraints_replace_previous>\
+    <table_engines_require_grant>true</table_engines_require_grant>\
+    <on_cluster_queries_require_cluster_grant>true</on_cluster_queries_require_cluster_grant>\
+    </access_control_improvements>\n";
+
 /// What may differ from the usual server.
 #[derive(Debug, Clone, Default)]
 pub struct ClickHouseOptions {
@@ -56,6 +65,10 @@ pub struct ClickHouseOptions {
     pub query_settings: Vec<(String, String)>,
     /// Users besides `default` (which may do everything, without password). `CREATE USER` has nowhere to write here.
     pub users: Vec<ClickHouseUser>,
+    /// Files of users as operators put them into `users.d`. With any, rights are as strict as packaged servers have them.
+    pub user_files: Vec<PathBuf>,
+    /// What the server finds in its environment.
+    pub environment: Vec<(String, String)>,
     /// Makes it one of several servers that hold the same replicated tables.
     pub replica: Option<Replica>,
 }
@@ -107,6 +120,20 @@ impl ClickHouseOptions {
         self
     }
 
+    /// Adds a file of users.
+    #[must_use]
+    pub fn user_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.user_files.push(file.into());
+        self
+    }
+
+    /// Adds a variable to the server's environment.
+    #[must_use]
+    pub fn environment(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
     /// Adds a user.
     #[must_use]
     pub fn user(mut self, user: ClickHouseUser) -> Self {
@@ -130,6 +157,7 @@ struct Own {
     http: Port,
     tcp: Port,
     interserver: Option<Interserver>,
+    environment: Vec<(String, String)>,
 }
 
 impl ClickHouse {
@@ -186,6 +214,12 @@ impl ClickHouse {
     /// Like [`ClickHouse::query`], but gives up after some time.
     pub fn query_within(&self, timeout: Duration, sql: &str) -> Result<String> {
         query(&self.url, timeout, sql)
+    }
+
+    /// Runs one statement as somebody else.
+    pub fn query_as(&self, user: &str, password: &str, database: &str, sql: &str) -> Result<String> {
+        let headers = [("X-ClickHouse-User", user), ("X-ClickHouse-Key", password), ("X-ClickHouse-Database", database)];
+        query_with(&self.url, Duration::from_secs(300), &headers, sql)
     }
 
     /// Freezes the process (SIGSTOP): connections stay open, nothing answers.
@@ -246,7 +280,8 @@ impl Own {
         let server = Server::prepare("ClickHouse")?;
         let (http, tcp) = (Port::claim()?, Port::claim()?);
         let interserver = options.replica.as_ref().map(|_| Interserver::bind()).transpose()?;
-        Ok(Self { server, program: program.into(), library: library.into(), http, tcp, interserver })
+        let (program, library, environment) = (program.into(), library.into(), options.environment.clone());
+        Ok(Self { server, program, library, http, tcp, interserver, environment })
     }
 
     fn url(&self) -> String {
@@ -258,13 +293,14 @@ impl Own {
         let log = self.server.log().display().to_string();
         let path = |name: &str| escape(&folder.join(name).display().to_string());
         let config = format!(
-            "<clickhouse>\n{}{}{cluster}\
+            "<clickhouse>\n{}{}{}{cluster}\
              <path>{}/</path><tmp_path>{}/</tmp_path><display_name>{}</display_name>\n\
              <logger><log>{}</log></logger>\n\
              <user_directories><users_xml><path>{}</path></users_xml></user_directories>\n\
              </clickhouse>\n",
             elements(&SERVER_SETTINGS, &options.server_settings),
             options.replica.as_ref().map(replica).unwrap_or_default(),
+            if options.user_files.is_empty() { "" } else { STRICT },
             path("data"),
             path("data/tmp"),
             self.server.id(),
@@ -281,6 +317,11 @@ impl Own {
         fs::write(folder.join("config.xml"), config)?;
         fs::write(folder.join("users.xml"), users)?;
         fs::create_dir(folder.join("data"))?;
+        fs::create_dir(folder.join("users.d"))?;
+        for (i, file) in options.user_files.iter().enumerate() {
+            let copied = fs::copy(file, folder.join(format!("users.d/{i}.xml")));
+            copied.with_context(|| format!("cannot copy {}", file.display()))?;
+        }
         Ok(())
     }
 
@@ -296,6 +337,7 @@ impl Own {
         // The time zone comes from here, not from the configuration. Nothing else comes from outside: no proxy, no credentials
         // that table functions would pick up, no history in the home folder.
         server.env_clear().env("HOME", folder).env("TZ", "UTC").env("PATH", "/usr/bin:/bin");
+        server.envs(self.environment.iter().map(|(name, value)| (name, value)));
         if let Some(interserver) = &self.interserver {
             server.env(INTERSERVER_PORT, interserver.port().to_string());
         }
@@ -308,6 +350,10 @@ impl Own {
 }
 
 pub(crate) fn query(url: &str, timeout: Duration, sql: &str) -> Result<String> {
+    query_with(url, timeout, &[], sql)
+}
+
+fn query_with(url: &str, timeout: Duration, headers: &[(&str, &str)], sql: &str) -> Result<String> {
     // A connection per query: one kept from before a kill would fail the first query after it.
     let config = Agent::config_builder()
         .timeout_global(Some(timeout))
@@ -315,7 +361,9 @@ pub(crate) fn query(url: &str, timeout: Duration, sql: &str) -> Result<String> {
         .max_idle_connections(0)
         .proxy(None)
         .build();
-    let mut response = Agent::new_with_config(config).post(url).send(sql).context("ClickHouse does not answer")?;
+    let request = Agent::new_with_config(config).post(url);
+    let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+    let mut response = request.send(sql).context("ClickHouse does not answer")?;
     let text = response.body_mut().with_config().limit(u64::MAX).read_to_string().context("ClickHouse broke off its answer")?;
     if !response.status().is_success() {
         bail!("ClickHouse refuses: {}", text.trim());

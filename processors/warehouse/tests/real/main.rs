@@ -10,6 +10,8 @@ mod migrations;
 mod round_trip;
 mod repeats;
 mod views;
+mod access;
+mod docs;
 mod answers;
 mod broken_answers;
 mod audit;

@@ -79,6 +79,11 @@ impl<'a> Db<'a> {
         self.server.query(&sql).unwrap().trim().to_owned()
     }
 
+    /// Runs a statement inside the database, as people do: no table is qualified.
+    pub(crate) fn query_inside(&self, sql: &str) -> String {
+        self.server.query_as("default", "", self.warehouse.database(), sql).unwrap()
+    }
+
     pub(crate) fn rows(&self, table: &str) -> u64 {
         self.query(&format!("SELECT count() FROM DB.{table}")).parse().unwrap()
     }
