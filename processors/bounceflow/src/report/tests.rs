@@ -1,4 +1,5 @@
 //! Every format of text as it looks, of rows made up by hand. That names survive is shown end to end, by readers of each format.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::cell::RefCell;
 use std::rc::Rc;
