@@ -19,6 +19,13 @@ pub struct Shards {
     sharding: Option<Sharding>,
 }
 
+/// What of a shard is compared with the others.
+struct Known<'a> {
+    server: &'a Warehouse,
+    kept: Vec<(String, u32)>,
+    places: Vec<Place>,
+}
+
 impl Shards {
     /// Connects lazily: nothing is sent before the first call.
     pub fn new(settings: Settings) -> Result<Self, WarehouseError> {
@@ -71,12 +78,12 @@ impl Shards {
         if self.sharding.is_none() {
             return Ok(());
         }
-        let mut known: Vec<(&Warehouse, Vec<(String, u32)>, Vec<Place>)> = Vec::new();
+        let mut known: Vec<Known<'_>> = Vec::new();
         for shard in &self.all {
             let server = shard.writable().await?;
             let (kept, places) = (server.kept().await?, server.places().await?);
             server.over_all().check_version().await.map_err(|e| self.naming(shard, e))?;
-            for (other, as_kept, there) in &known {
+            for Known { server: other, kept: as_kept, places: there } in &known {
                 let (one, other) = (other.url(), server.url());
                 if kept != *as_kept {
                     return Err(WarehouseError::Shards(format!(
@@ -91,7 +98,7 @@ impl Shards {
                     )));
                 }
             }
-            known.push((server, kept, places));
+            known.push(Known { server, kept, places });
         }
         Ok(())
     }
