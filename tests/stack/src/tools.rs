@@ -20,7 +20,7 @@ pub const KEDA_MODULE: (&str, &str) = ("github.com/kedacore/keda/v2", "v2.21.0")
 /// The module of the Prometheus operator, which holds the definitions of its kinds.
 pub const PROMETHEUS_OPERATOR_MODULE: (&str, &str) = ("github.com/prometheus-operator/prometheus-operator", "v0.85.0");
 
-const GO: &str = "Go 1.24 or later (https://go.dev/doc/install)";
+const GO: &str = "Go 1.26 or later (https://go.dev/doc/install)";
 
 /// `helm`, built once.
 pub fn helm() -> Result<PathBuf> {
