@@ -191,7 +191,7 @@ async fn the_writer_does_what_the_sink_and_its_commands_do() {
     let server = Server::migrated().await;
     let writer = server.warehouse(WRITER);
     writer.check().await.unwrap();
-    writer.claim("kafka-1", NOON).await.unwrap();
+    writer.claim("kafka-1", 0, NOON).await.unwrap();
     for again in 0..2 {
         assert_eq!(writer.insert(&failures_of("f", |i| i), "f").await, Answer::Written, "{again}");
         assert_eq!(writer.insert(&batches(0, &[batch(0, 9, vec![rate_row()])]), "b").await, Answer::Written);
