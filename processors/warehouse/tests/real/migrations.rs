@@ -140,10 +140,10 @@ async fn a_name_belongs_to_the_kafka_cluster_that_came_first() {
     }
     let error = db.warehouse.claim("two", 0, 3000).await.unwrap_err();
     assert!(matches!(&error, WarehouseError::Foreign { owner, cluster, .. } if owner == "one" && cluster == "two"), "{error}");
-    assert_eq!(db.query("SELECT * FROM DB.pipelines"), "test\tone\t1970-01-01 00:00:01.000");
+    assert_eq!(db.query("SELECT * FROM DB.pipelines"), "test\tone\t1970-01-01 00:00:01.000\t0");
     // Both started at one moment and wrote before they read: one of them goes on.
     db.query("TRUNCATE TABLE DB.pipelines");
-    db.query("INSERT INTO DB.pipelines VALUES ('test', 'two', 5), ('test', 'one', 5)");
+    db.query("INSERT INTO DB.pipelines VALUES ('test', 'two', 5, 0), ('test', 'one', 5, 0)");
     db.warehouse.claim("one", 0, 4000).await.unwrap();
     db.warehouse.claim("two", 0, 4000).await.unwrap_err();
     // The remedy is the statement it names.
