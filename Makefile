@@ -55,6 +55,10 @@ bench: prepare ## Speed beside its ceiling, latency; figures to target/figures
 	$(CARGO) build --release --locked -p bounceflow -p bounceflow-stack -p bounceflow-end-to-end -p bounceflow-bench
 	$(CARGO) bench --locked -p bounceflow-bench --bench replies --bench window --bench pipeline --bench sink
 
+bench-warehouse: prepare ## Every view on 100 M rates and 20 M failures; SIZE=0.05 for a twentieth; figures to target/figures
+	$(CARGO) build --release --locked -p bounceflow-stack
+	SIZE=$(or $(SIZE),1) $(CARGO) bench --locked -p bounceflow-bench --bench warehouse
+
 # One after the other: there are few cores, and each step says what it found.
 .NOTPARALLEL:
-.PHONY: help prepare demo test fmt lint purity deny advisories unit end-to-end faults k8s bench
+.PHONY: help prepare demo test fmt lint purity deny advisories unit end-to-end faults k8s bench bench-warehouse

@@ -86,9 +86,9 @@ CREATE SETTINGS PROFILE IF NOT EXISTS bounceflow_bi SETTINGS
 
 CREATE QUOTA IF NOT EXISTS bounceflow_bi FOR INTERVAL 1 hour MAX queries = 20000, execution_time = 7200 TO bounceflow_reader;
 
-CREATE USER IF NOT EXISTS bounceflow_migrate IDENTIFIED WITH sha256_password BY {migrate:String} DEFAULT ROLE bounceflow_migrator;
-CREATE USER IF NOT EXISTS bounceflow IDENTIFIED WITH sha256_password BY {writer:String} DEFAULT ROLE bounceflow_writer;
-CREATE USER IF NOT EXISTS bounceflow_bi IDENTIFIED WITH sha256_password BY {bi:String} DEFAULT ROLE bounceflow_reader;
+CREATE USER IF NOT EXISTS bounceflow_migrate IDENTIFIED WITH sha256_password BY {migrate:String};
+CREATE USER IF NOT EXISTS bounceflow IDENTIFIED WITH sha256_password BY {writer:String};
+CREATE USER IF NOT EXISTS bounceflow_bi IDENTIFIED WITH sha256_password BY {bi:String};
 
 GRANT bounceflow_migrator TO bounceflow_migrate;
 GRANT bounceflow_writer TO bounceflow;

@@ -318,6 +318,18 @@ async fn a_password_is_never_told() {
     assert!(told[0].contains("AUTHENTICATION_FAILED") || told[0].contains("516"), "{told:?}");
 }
 
+/// These servers have nowhere to keep users made by SQL, but they read it.
+#[tokio::test]
+async fn the_sql_is_understood() {
+    let server = Server(SERVER.lock().await);
+    let sql = std::fs::read_to_string(file("access.sql")).unwrap();
+    let statements: Vec<&str> = sql.split(";\n").map(str::trim).filter(|statement| !statement.is_empty()).collect();
+    assert!(statements.len() > 60, "{}", statements.len());
+    for statement in statements {
+        server.0.query(&format!("SELECT formatQuery($statement${statement}$statement$)")).unwrap();
+    }
+}
+
 #[test]
 fn both_files_grant_the_same() {
     let text = |name: &str| std::fs::read_to_string(file(name)).unwrap();
