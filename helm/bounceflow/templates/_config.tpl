@@ -34,6 +34,15 @@
 {{- define "bounceflow.config" -}}
 {{- $config := deepCopy .Values.config -}}
 {{- $files := "/etc/bounceflow" -}}
+{{- with $config.clickhouse -}}
+{{- if and .url .shards -}}
+{{- fail "config.clickhouse.url and config.clickhouse.shards both name servers: set url to null" -}}
+{{- else if not (or .url .shards) -}}
+{{- fail "config.clickhouse names no server: set url, or shards and cluster" -}}
+{{- else if and .shards (not .cluster) -}}
+{{- fail "config.clickhouse.shards need config.clickhouse.cluster: the cluster of these shards in the servers' remote_servers" -}}
+{{- end -}}
+{{- end -}}
 {{- $kafka := dict -}}
 {{- range $property, $value := $config.kafka -}}
 {{- if not (kindIs "invalid" $value) -}}

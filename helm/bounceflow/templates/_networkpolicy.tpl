@@ -32,7 +32,10 @@
 {{- $brokers = append $brokers (ternary $broker (printf "%s:9092" $broker) (regexMatch ":[0-9]+$" $broker)) -}}
 {{- end -}}
 {{- $kafka := concat (include "bounceflow.ports" $brokers | fromJsonArray) $egress.kafka.extraPorts -}}
-{{- $servers := kindIs "slice" $config.clickhouse.url | ternary $config.clickhouse.url (list $config.clickhouse.url) -}}
+{{- $servers := list -}}
+{{- range $config.clickhouse.shards | default (list $config.clickhouse) -}}
+{{- $servers = concat $servers (kindIs "slice" .url | ternary .url (list .url)) -}}
+{{- end -}}
 {{ include "bounceflow.egress" (dict "ports" (list 53) "protocols" (list "UDP" "TCP") "to" $egress.dns.to) }}
 {{ include "bounceflow.egress" (dict "ports" (uniq $kafka) "to" $egress.kafka.to) }}
 {{ include "bounceflow.egress" (dict "ports" (include "bounceflow.ports" $servers | fromJsonArray) "to" $egress.clickhouse.to) }}

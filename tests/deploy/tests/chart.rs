@@ -158,6 +158,10 @@ fn what_the_schema_must_refuse_is_refused_by_name() -> Result<()> {
             "sink.autoscaling.minReplicas is 9, more than its maxReplicas, 6",
         ),
         ("metrics: {serviceMonitor: {enabled: true}, podMonitor: {enabled: true}}", "every pod would be counted twice"),
+        ("config: {clickhouse: {shards: [{url: \"http://a:1\"}], cluster: c}}", "set url to null"),
+        ("config: {clickhouse: {url: null, shards: [{url: \"http://a:1\"}]}}", "config.clickhouse.cluster"),
+        ("config: {clickhouse: {url: null}}", "names no server"),
+        ("config: {clickhouse: {url: null, shards: [{url: [\"http://a:1\"], weight: 2}], cluster: c}}", "weight"),
         ("sink: {terminationGracePeriodSeconds: 60}", "sink.terminationGracePeriodSeconds is 60, but its drain may take 90 s"),
         ("config: {clickhouse: {insert_timeout_ms: 200500}}\nsink: {terminationGracePeriodSeconds: 231}", "may take 231 s"),
     ] {
