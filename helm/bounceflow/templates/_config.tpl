@@ -34,14 +34,13 @@
 {{- define "bounceflow.config" -}}
 {{- $config := deepCopy .Values.config -}}
 {{- $files := "/etc/bounceflow" -}}
-{{- with $config.clickhouse -}}
-{{- if and .url .shards -}}
+{{- $clickhouse := $config.clickhouse -}}
+{{- if and $clickhouse.url $clickhouse.shards -}}
 {{- fail "config.clickhouse.url and config.clickhouse.shards both name servers: set url to null" -}}
-{{- else if not (or .url .shards) -}}
+{{- else if not (or $clickhouse.url $clickhouse.shards) -}}
 {{- fail "config.clickhouse names no server: set url, or shards and cluster" -}}
-{{- else if and .shards (not .cluster) -}}
+{{- else if and $clickhouse.shards (not $clickhouse.cluster) -}}
 {{- fail "config.clickhouse.shards need config.clickhouse.cluster: the cluster of these shards in the servers' remote_servers" -}}
-{{- end -}}
 {{- end -}}
 {{- $kafka := dict -}}
 {{- range $property, $value := $config.kafka -}}

@@ -34,7 +34,8 @@
 {{- $kafka := concat (include "bounceflow.ports" $brokers | fromJsonArray) $egress.kafka.extraPorts -}}
 {{- $servers := list -}}
 {{- range $config.clickhouse.shards | default (list $config.clickhouse) -}}
-{{- $servers = concat $servers (kindIs "slice" .url | ternary .url (list .url)) -}}
+{{- $url := .url | default list -}}
+{{- $servers = concat $servers (kindIs "slice" $url | ternary $url (list $url)) -}}
 {{- end -}}
 {{ include "bounceflow.egress" (dict "ports" (list 53) "protocols" (list "UDP" "TCP") "to" $egress.dns.to) }}
 {{ include "bounceflow.egress" (dict "ports" (uniq $kafka) "to" $egress.kafka.to) }}
