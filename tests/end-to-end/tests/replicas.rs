@@ -4,7 +4,8 @@ use anyhow::{Result, ensure};
 use bounceflow_end_to_end::{Pipeline, Process, Swallower, Totals, differences, until};
 use bounceflow_stack::{ClickHouse, ClickHouseOptions, Keeper};
 
-const TABLES: [&str; 4] = ["failures", "batches", "delivery_rates", "alerts"];
+const TABLES: [&str; 7] =
+    ["failures", "batches", "delivery_rates", "hourly_rates", "daily_rates", "daily_rates_by_identity", "alerts"];
 
 struct Shard {
     keeper: Keeper,
