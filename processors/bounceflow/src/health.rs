@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// A loop that has not turned for this long is stuck: no call of a client may take longer than a request to Kafka, which is a minute.
-const STUCK: Duration = Duration::from_secs(90);
+pub(crate) const STUCK: Duration = Duration::from_secs(90);
 
 /// The loops of this process.
 #[derive(Clone)]

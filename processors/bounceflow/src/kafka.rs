@@ -19,7 +19,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::health::Loop;
+use crate::health::{Loop, STUCK};
 use crate::stop::Stop;
 
 /// How long one call to a broker may take before it is given up or repeated.
@@ -466,23 +466,14 @@ impl Producer {
             element.set_offset(Offset::Offset(*offset)).map_err(TransactionError::Aborted)?;
             element.set_metadata(metadata);
         }
-        self.repeat(|| {
-            self.health.turn_within(LOST_CALL);
-            self.inner.send_offsets_to_transaction(&list, group, CALL_TIMEOUT)
-        })?;
-        self.repeat(|| {
-            self.health.turn();
-            self.inner.commit_transaction(CALL_TIMEOUT)
-        })
+        self.repeat(LOST_CALL, || self.inner.send_offsets_to_transaction(&list, group, CALL_TIMEOUT))?;
+        self.repeat(STUCK, || self.inner.commit_transaction(CALL_TIMEOUT))
     }
 
     /// Commits a transaction that settles no input.
     pub fn commit_without_offsets(&self) -> Result<(), TransactionError> {
         self.settle();
-        self.repeat(|| {
-            self.health.turn();
-            self.inner.commit_transaction(CALL_TIMEOUT)
-        })
+        self.repeat(STUCK, || self.inner.commit_transaction(CALL_TIMEOUT))
     }
 
     /// Waits for what is in flight. `commit_transaction` of the binding waits in steps of 100 ms; steps of 1 ms cost a tenth.
@@ -495,25 +486,25 @@ impl Producer {
 
     /// Aborts the transaction.
     pub fn abort(&self) -> Result<(), TransactionError> {
-        if self.inner.in_flight_count() > 0 {
-            // The call drops what is queued, then waits for the reports of that and of what is under way. Nobody but this thread takes
-            // them: so it is called for a moment, to drop, and again when all reports are taken. (Dropping by hand leaves a hole in
-            // the sequence, which the broker refuses.)
+        // The call drops what is queued, then waits for the reports of that and of what is under way. Nobody but this thread takes
+        // them: so it is called for a moment, to drop, until all reports are taken. Once is not enough: what a broker sends back to be
+        // tried again is queued behind the dropping, and not sent any more, until it times out. (Dropping by hand leaves a hole in the
+        // sequence, which the broker refuses.)
+        while self.inner.in_flight_count() > 0 {
+            self.health.turn();
             match self.inner.abort_transaction(Duration::from_millis(1)) {
-                Err(KafkaError::Transaction(e)) if e.is_retriable() && !e.is_fatal() => self.settle(),
+                Err(KafkaError::Transaction(e)) if e.is_retriable() && !e.is_fatal() => self.inner.poll(Duration::from_millis(1)),
                 aborted => return aborted.map_err(TransactionError::from),
             }
         }
-        self.repeat(|| {
-            self.health.turn();
-            self.inner.abort_transaction(CALL_TIMEOUT)
-        })
+        self.repeat(STUCK, || self.inner.abort_transaction(CALL_TIMEOUT))
     }
 
     /// Repeats a call while its result is unknown but can be asked for again. Told to stop, it leaves the answer to whoever takes
-    /// the transactional id over next.
-    fn repeat(&self, mut call: impl FnMut() -> Result<(), KafkaError>) -> Result<(), TransactionError> {
+    /// the transactional id over next. The loop is stuck where one call takes longer than `patience`.
+    fn repeat(&self, patience: Duration, mut call: impl FnMut() -> Result<(), KafkaError>) -> Result<(), TransactionError> {
         loop {
+            self.health.turn_within(patience);
             match call() {
                 Ok(()) => return Ok(()),
                 Err(KafkaError::Transaction(e)) if e.is_retriable() && !e.is_fatal() && !e.txn_requires_abort() => {

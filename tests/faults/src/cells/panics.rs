@@ -16,6 +16,14 @@ pub(crate) fn classify(field: &mut Field) -> Result<u64> {
         // The first in the middle of a transaction, the next with the first thing that is read after it.
         field.join("classify", ordinal, Some(&format!("{step}=20000*off->{RECORDS}*return(panic)")))?;
     }
+    // A record whose partition moves to the other is read there without a panic.
+    until("both to have partitions", || {
+        let group = field.pipeline.group("classify")?;
+        for ordinal in 0..2 {
+            ensure!(!group.assigned(&field.pipeline.id("classify", ordinal))?.is_empty(), "classify {ordinal} has none");
+        }
+        Ok(())
+    })?;
     field.start_traffic()?;
     let topic = field.pipeline.topic("dead-letter");
     until("every record to be set aside", || {
@@ -25,6 +33,8 @@ pub(crate) fn classify(field: &mut Field) -> Result<u64> {
         Ok(())
     })?;
     field.all_alive()?;
+    // What an aborted transaction leaves unsent is dropped, not waited for until it times out.
+    ensure!(field.said("timed out", "")? == 0, "aborting waited for records that nobody sends");
     field.pipeline.succeed(&["dead-letter", "resend", "--reason", INTERNAL_ERROR, "--yes"])?;
     field.said(STRUCK, step)
 }
