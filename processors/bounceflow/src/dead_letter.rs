@@ -13,7 +13,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 pub use letter::{OwnHeaders, REFUSED_BY_CLICKHOUSE, Refusal, Resent, own_headers};
-pub(crate) use show::printable;
 
 use crate::config::Config;
 use shelf::By;

@@ -21,6 +21,7 @@ pub mod alertmanager;
 pub mod dead_letter;
 pub mod erase;
 pub mod report;
+mod printable;
 mod progress;
 pub mod starting;
 pub mod kafka;

@@ -162,18 +162,7 @@ impl Session {
         let by = self.take_rules(&rules)?;
         let asked = self.asked(from, to)?;
         ensure!(!asked.is_empty(), "no input topic holds a record of this range");
-        let draft = Replay {
-            id: 0,
-            sequence: 0,
-            state: State::Planning,
-            created: now(),
-            by,
-            asked,
-            ranges: Vec::new(),
-            old: Default::default(),
-            comparison: None,
-            swap: None,
-        };
+        let draft = Replay::draft(now(), by, asked);
         let replay = self.runtime.block_on(self.warehouse.plan_replay(draft, now()))?;
         if let Err(e) = self.still_there(&replay) {
             self.discard(replay)?;

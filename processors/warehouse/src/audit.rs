@@ -9,14 +9,11 @@ use clickhouse::query::Query;
 use clickhouse::{Row, RowOwned, RowRead};
 use serde::Deserialize;
 
-use crate::client::Warehouse;
+use crate::client::{SPILL_BYTES, Warehouse};
 use crate::error::WarehouseError;
 use crate::rollups::{ROLLUPS, Rollup};
 
 pub use report::{AuditOptions, AuditReport, Count, Coverage, Duplicates, Items, OffsetRange};
-
-/// Above this a sort or a grouping goes to disk.
-const SPILL_BYTES: &str = "268435456";
 
 /// Every range that was covered, heartbeats too. Parts other than the first list none; one that does shows up as an overlap.
 const RANGES: &str = "SELECT sources.topic AS topic, sources.partition AS partition, sources.first_offset AS first,
@@ -86,6 +83,8 @@ impl Warehouse {
     /// Compares everything with everything. Reads all of `batches`, `delivery_rates`, its roll-ups and the positions in `failures` and `alerts`.
     pub async fn audit(&self, options: &AuditOptions) -> Result<AuditReport, WarehouseError> {
         let auditor = Auditor { warehouse: self, options };
+        // Asked first: what arrives while the rest is read can only be more.
+        let behind = self.behind().await?;
         let (partitions, gaps, overlaps) = auditor.coverage().await?;
         let items = auditor.one(
             "SELECT sum(arraySum(sources.items)) AS read, sum(items) AS counted, sum(arraySum(ignored.count)) AS ignored,
@@ -116,6 +115,7 @@ impl Warehouse {
         }
         let (torn_transactions, unfinished_transactions) = auditor.transactions().await?;
         Ok(AuditReport {
+            behind,
             partitions,
             gaps,
             overlaps,

@@ -10,7 +10,10 @@ use crate::block::{Block, Table, columns};
 use crate::error::{WarehouseError, chain};
 use crate::replication::Replication;
 use crate::retention::Retention;
-use crate::sharding::{Sharding, over_all};
+use crate::sharding::{Sharding, behind_all, over_all};
+
+/// Above this a sort or a grouping of ours goes to the server's disk.
+pub(crate) const SPILL_BYTES: &str = "268435456";
 
 /// How to reach ClickHouse.
 #[derive(Clone)]
@@ -171,6 +174,10 @@ pub struct Held {
     /// Why some may go by themselves: this replica has parts of which it does not know whether Keeper has them. None: all stay.
     pub doubts: Option<String>,
 }
+
+const REPLICA_ROWS: &str = "SELECT replica_path, CAST(is_readonly OR is_session_expired AS Bool) AS cut_off,
+        toUInt64(inserts_in_queue) AS unfetched, toUInt64(parts_to_check) AS unverified, log_max_index, log_pointer
+    FROM system.replicas WHERE database = ?";
 
 #[derive(Row, Deserialize)]
 struct ReplicaRow {
@@ -361,12 +368,16 @@ impl Warehouse {
 
     /// How far this server is with a replicated table; none: the table is not replicated.
     async fn replica(&self, table: Table) -> Result<Option<ReplicaRow>, WarehouseError> {
-        let query = self.client.query_raw(&format!(
-            "SELECT replica_path, CAST(is_readonly OR is_session_expired AS Bool) AS cut_off, toUInt64(inserts_in_queue) AS unfetched,
-                toUInt64(parts_to_check) AS unverified, log_max_index, log_pointer
-            FROM system.replicas WHERE database = currentDatabase() AND table = '{table}'"
-        ));
+        let query = self.client.query(&format!("{REPLICA_ROWS} AND table = ?")).bind(&self.settings.database).bind(table.name());
         self.timed("read system.replicas", query.fetch_optional::<ReplicaRow>()).await
+    }
+
+    /// Why rows that other replicas have may be missing at this server, by table; of several shards: of the one that is asked.
+    pub(crate) async fn behind(&self) -> Result<Vec<String>, WarehouseError> {
+        let database = self.settings.sharding.as_ref().map_or(self.database(), |_| behind_all(self.database()));
+        let query = self.client.query(&format!("{REPLICA_ROWS} ORDER BY table")).bind(database);
+        let rows = self.timed("read system.replicas", query.fetch_all::<ReplicaRow>()).await?;
+        Ok(rows.iter().filter_map(|row| row.awaits(true)).collect())
     }
 
     /// The last offset of a topic partition that `table` holds rows of, or held until a replay replaced them; none: it never held one.

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use crate::check::quote;
 use crate::client::Warehouse;
 use crate::error::WarehouseError;
+use crate::replication::Replication;
 
 #[derive(Row, Deserialize)]
 struct View {
@@ -28,8 +29,7 @@ impl Warehouse {
         views.retain(|view| !view.create_table_query.contains(&defined));
         for View { name, .. } in views {
             let statement = format!("ALTER TABLE {} MODIFY SQL SECURITY DEFINER DEFINER = {}", quote(&name), quoted(&user));
-            let statement =
-                self.settings.replication.as_ref().map_or_else(|| Ok(statement.clone()), |r| r.on_cluster(&statement))?;
+            let statement = self.replicated(&statement, Replication::on_cluster)?;
             self.timed("give a view its rights", self.client.query_raw(&statement).execute()).await?;
         }
         Ok(())

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::check::OLDEST;
 use crate::client::Warehouse;
 use crate::error::WarehouseError;
-use crate::replication::{begin_of_code, is_insert};
+use crate::replication::{CREATE_TABLE, Replication, code, is_insert, named_behind};
 use crate::sharding::{Sharding, is_shown};
 
 /// A migration this binary holds.
@@ -42,6 +42,7 @@ pub(crate) const MIGRATIONS: &[Migration] = migrations! {
     11 "weeks" "0011_weeks.sql"
     12 "storage" "0012_storage.sql"
     13 "shards" "0013_shards.sql"
+    14 "samples" "0014_samples.sql"
 };
 
 /// A migration that was applied just now.
@@ -91,11 +92,10 @@ impl Warehouse {
     ) -> Result<Vec<Applied>, WarehouseError> {
         self.check_server(OLDEST).await?;
         let database = self.database();
-        let replication = self.settings.replication.as_ref();
         let create = format!("CREATE DATABASE IF NOT EXISTS `{database}`");
-        let create = replication.map_or_else(|| Ok(create.clone()), |r| r.on_cluster(&create))?;
+        let create = self.replicated(&create, Replication::on_cluster)?;
         self.timed("create the database", self.server.query_raw(&create).execute()).await?;
-        let history = replication.map_or_else(|| Ok(HISTORY.to_owned()), |r| r.rewrite_history(HISTORY))?;
+        let history = self.replicated(HISTORY, Replication::rewrite_history)?;
         self.timed("create schema_migrations", self.client.query_raw(&history).execute()).await?;
         let recorded = self.recorded().await?;
         self.compare(&recorded)?;
@@ -106,7 +106,7 @@ impl Warehouse {
             progress(&format!("{version:04} {name}"));
             let what = format!("apply migration {version:04} ({name})");
             for statement in statements(sql) {
-                let statement = replication.map_or_else(|| Ok(statement.to_owned()), |r| r.rewrite(statement))?;
+                let statement = self.replicated(statement, Replication::rewrite)?;
                 let own = match lead {
                     None => Some(statement),
                     Some(lead) => self.own_part(lead, statement).await?,
@@ -166,17 +166,15 @@ impl Warehouse {
     /// A table that joins others in Keeper must be as they are now, not as it once was created. Rows and columns come from there by
     /// themselves; views and settings do not.
     async fn own_part(&self, lead: &Self, statement: String) -> Result<Option<String>, WarehouseError> {
-        let code = &statement[begin_of_code(&statement)..];
-        let of = |head: &str| code.strip_prefix(head).and_then(|rest| rest.split_whitespace().next()).map(str::to_owned);
         if is_insert(&statement) {
             return Ok(None);
         }
-        if let Some(table) = of("CREATE TABLE IF NOT EXISTS ") {
-            let created = lead.definition(&table).await?;
-            return Ok(created.map(|sql| sql.replacen("CREATE TABLE ", "CREATE TABLE IF NOT EXISTS ", 1)));
+        if let Some(table) = named_behind(CREATE_TABLE, &statement) {
+            let created = lead.definition(table).await?;
+            return Ok(created.map(|sql| sql.replacen("CREATE TABLE ", CREATE_TABLE, 1)));
         }
-        match of("ALTER TABLE ") {
-            Some(table) if !code.contains(" MODIFY SETTING ") => self.catch_up(lead, &table).await.map(|()| None),
+        match named_behind("ALTER TABLE ", &statement) {
+            Some(table) if !code(&statement).contains(" MODIFY SETTING ") => self.catch_up(lead, table).await.map(|()| None),
             _ => Ok(Some(statement)),
         }
     }
@@ -288,8 +286,9 @@ mod tests {
             assert!(migration.sql.ends_with(";\n"), "{}", migration.name);
             for statement in statements(migration.sql) {
                 let code = statement.lines().find(|line| !line.is_empty() && !line.starts_with("--")).unwrap();
-                // The rows of thresholds are replaced by themselves.
-                let repeatable = ["IF NOT EXISTS", "IF EXISTS", "CREATE OR REPLACE VIEW", "INSERT INTO thresholds"];
+                // The rows of thresholds are replaced by themselves, and the newest of retention holds.
+                let repeatable =
+                    ["IF NOT EXISTS", "IF EXISTS", "CREATE OR REPLACE VIEW", "INSERT INTO thresholds", "INSERT INTO retention"];
                 let repeatable = repeatable.iter().any(|words| code.contains(words));
                 assert!(repeatable, "{code}");
             }

@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::answer::Answer;
 use crate::block::{Block, Table};
-use crate::client::Warehouse;
+use crate::client::{SPILL_BYTES, Warehouse};
 use crate::error::WarehouseError;
 
 pub use compare::{Comparison, Move, Pair};
@@ -38,8 +38,6 @@ pub use swap::{Replaced, Swap};
 
 /// Copying, comparing and rewriting a month take their time; the server works on, so this bounds a dead connection only.
 const PATIENCE: Duration = Duration::from_secs(2 * 3600);
-/// Above this a sort or a grouping goes to disk.
-const SPILL_BYTES: &str = "268435456";
 /// Ranges that one replay may cover: they are written into conditions.
 const MAX_RANGES: usize = 1000;
 
@@ -66,6 +64,24 @@ pub struct Replay {
     pub comparison: Option<Comparison>,
     /// The swap, once it was begun.
     pub swap: Option<Swap>,
+}
+
+impl Replay {
+    /// One that is not planned yet: see [`Warehouse::plan_replay`].
+    pub fn draft(created: i64, by: By, asked: Vec<Range>) -> Self {
+        Self {
+            id: 0,
+            sequence: 0,
+            state: State::Planning,
+            created,
+            by,
+            asked,
+            ranges: Vec::new(),
+            old: Holdings::default(),
+            comparison: None,
+            swap: None,
+        }
+    }
 }
 
 /// How far a replay is.

@@ -126,12 +126,12 @@ impl Replicas {
         // The one that is ahead knows what the tables are now; one that joins late takes them over from it.
         let newest = versions.iter().max();
         let lead = versions.iter().position(|version| Some(version) == newest).unwrap_or_default();
-        let (lead, others) = (&self.all[lead], self.all.iter().enumerate().filter(|(i, _)| *i != lead));
+        let lead = &self.all[lead];
         if self.all.len() > 1 {
             progress(&format!("at {}", lead.warehouse.settings.url));
         }
         let mut applied = lead.warehouse.migrate(progress).await.map_err(|e| self.naming(&lead.warehouse, e))?;
-        for (_, Replica { warehouse, .. }) in others {
+        for Replica { warehouse, .. } in self.all.iter().filter(|replica| !std::ptr::eq(*replica, lead)) {
             progress(&format!("at {}", warehouse.settings.url));
             applied.extend(warehouse.apply(Some(&lead.warehouse), progress).await.map_err(|e| self.naming(warehouse, e))?);
         }

@@ -3,6 +3,7 @@
 //! The files of `schemas/clickhouse` say what one server holds and stay the only source. The engine, the window of tokens and
 //! `ON CLUSTER` are all that differs, and all of it is written here.
 
+use crate::client::Warehouse;
 use crate::error::WarehouseError;
 
 /// Where tables are registered unless the configuration says otherwise. The server replaces what stands in braces.
@@ -62,6 +63,17 @@ impl Replication {
     }
 }
 
+impl Warehouse {
+    /// A statement as it is run here: one server's own, or as `rewrite` has it for tables that are replicated.
+    pub(crate) fn replicated(
+        &self,
+        statement: &str,
+        rewrite: fn(&Replication, &str) -> Result<String, WarehouseError>,
+    ) -> Result<String, WarehouseError> {
+        self.settings.replication.as_ref().map_or_else(|| Ok(statement.to_owned()), |replication| rewrite(replication, statement))
+    }
+}
+
 /// What is wrong with the name of a cluster.
 pub(crate) fn cluster_mistake(cluster: &str) -> Option<String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '{' | '}');
@@ -69,10 +81,12 @@ pub(crate) fn cluster_mistake(cluster: &str) -> Option<String> {
     (!sound).then(|| "cluster must be made of letters, digits, _, - and .".to_owned())
 }
 
+pub(crate) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS ";
+
 /// How statements of migrations may begin; a name follows.
 const HEADS: &[&str] = &[
     "CREATE DATABASE IF NOT EXISTS ",
-    "CREATE TABLE IF NOT EXISTS ",
+    CREATE_TABLE,
     "CREATE MATERIALIZED VIEW IF NOT EXISTS ",
     "CREATE VIEW IF NOT EXISTS ",
     "CREATE OR REPLACE VIEW ",
@@ -83,12 +97,22 @@ const HEADS: &[&str] = &[
 ];
 
 /// Where a statement begins behind its comments, in bytes.
-pub(crate) fn begin_of_code(statement: &str) -> usize {
+fn begin_of_code(statement: &str) -> usize {
     statement.split_inclusive('\n').take_while(|line| line.starts_with("--") || line.trim().is_empty()).map(str::len).sum()
 }
 
+/// A statement without the comments before it.
+pub(crate) fn code(statement: &str) -> &str {
+    &statement[begin_of_code(statement)..]
+}
+
+/// The name that follows a head such as [`CREATE_TABLE`], where the statement begins with that.
+pub(crate) fn named_behind<'a>(head: &str, statement: &'a str) -> Option<&'a str> {
+    code(statement).strip_prefix(head)?.split_whitespace().next()
+}
+
 pub(crate) fn is_insert(statement: &str) -> bool {
-    statement[begin_of_code(statement)..].starts_with("INSERT INTO ")
+    code(statement).starts_with("INSERT INTO ")
 }
 
 /// `ENGINE = XMergeTree` with its settings as a replicated table has them; other statements stay as they are.

@@ -17,9 +17,6 @@ pub use names::UnknownName;
 pub use period::Period;
 pub use rows::Rows;
 
-/// Above this the server's grouping and sorting go to disk.
-const SPILL_BYTES: &str = "268435456";
-
 /// A report, by what it is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "Report::about says it")]

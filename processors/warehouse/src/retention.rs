@@ -2,12 +2,13 @@
 
 use crate::client::Warehouse;
 use crate::error::WarehouseError;
+use crate::replication::Replication;
 use crate::rollups::ROLLUPS;
 
 /// Days after the event; 0: for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// Texts of replies. They are redacted; who masks can err.
+    /// Texts of replies: of failures, of alerts, and samples of patterns in `batches`. They are redacted; who masks can err.
     pub diagnostics: u32,
     /// Failures: each is about a person.
     pub failures: u32,
@@ -23,6 +24,8 @@ impl Default for Retention {
 
 /// BAD_ARGUMENTS: what has no TTL cannot lose it.
 const NOTHING_TO_REMOVE: u32 = 36;
+/// What `batches` keeps of each pattern of a transaction; one of these is a sample.
+const PATTERNS: [&str; 7] = ["pattern", "isp", "identity", "category", "rule", "count", "sample"];
 /// More would reach beyond the last day a `DateTime` can name.
 const MOST_DAYS: u32 = 20 * 366;
 
@@ -48,12 +51,23 @@ impl Retention {
             0 => format!("ALTER TABLE {table} MODIFY COLUMN {column} REMOVE TTL"),
             _ => format!("ALTER TABLE {table} MODIFY COLUMN {column} TTL toDateTime(event_time) + INTERVAL {days} DAY"),
         };
+        // All of a nested column, so that its parts keep one length.
+        let patterns = || match self.diagnostics {
+            0 => PATTERNS.map(|name| format!("ALTER TABLE batches MODIFY COLUMN `patterns.{name}` REMOVE TTL")).to_vec(),
+            days => {
+                let ttl = |name| format!("MODIFY COLUMN `patterns.{name}` TTL toDateTime(log_time) + INTERVAL {days} DAY");
+                vec![format!("ALTER TABLE batches {}", PATTERNS.map(ttl).join(", "))]
+            }
+        };
         let rates = [("delivery_rates", "minute")].into_iter().chain(ROLLUPS.map(|rollup| (rollup.table, rollup.time())));
         [
             (
                 "diagnostics",
                 self.diagnostics,
-                vec![column("failures", "diagnostic", self.diagnostics), column("alerts", "sample", self.diagnostics)],
+                [column("failures", "diagnostic", self.diagnostics), column("alerts", "sample", self.diagnostics)]
+                    .into_iter()
+                    .chain(patterns())
+                    .collect(),
             ),
             ("failures", self.failures, vec![rows("failures", "toDateTime(event_time)", self.failures)]),
             ("rates", self.rates, rates.map(|(table, time)| rows(table, time, self.rates)).collect()),
@@ -79,8 +93,7 @@ impl Warehouse {
             let what = format!("keep {class} for {}", if days == 0 { "ever".to_owned() } else { format!("{days} days") });
             progress(&what);
             for statement in statements {
-                let statement =
-                    self.settings.replication.as_ref().map_or_else(|| Ok(statement.clone()), |r| r.rewrite(&statement))?;
+                let statement = self.replicated(&statement, Replication::rewrite)?;
                 match self.timed(&what, self.client.query_raw(&statement).execute()).await {
                     // Interrupted after this statement, before all was written down.
                     Err(WarehouseError::Refused { code: Some(NOTHING_TO_REMOVE), .. }) if days == 0 => {}

@@ -4,7 +4,7 @@
 //! database. The sink never writes there: a block that a server hands on by itself has lost its token.
 
 use crate::migrations::{MIGRATIONS, statements};
-use crate::replication::{begin_of_code, cluster_mistake};
+use crate::replication::{CREATE_TABLE, cluster_mistake, code, named_behind};
 
 /// Shards besides the first, and how readers reach all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,11 +21,14 @@ const OWN: [&str; 3] = ["pipelines", "replays", "retention"];
 /// Every shard has the seeded rows, and an operator edits one of them: the newest row of any shard holds.
 const THRESHOLDS: &str = "thresholds";
 
-const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS ";
-
 /// The database over all shards.
 pub(crate) fn over_all(database: &str) -> String {
     format!("{database}_all")
+}
+
+/// The database of each shard behind such a one, and any other name as it is.
+pub(crate) fn behind_all(database: &str) -> &str {
+    database.strip_suffix("_all").unwrap_or(database)
 }
 
 impl Sharding {
@@ -40,11 +43,10 @@ impl Sharding {
     /// What the database over all shards of `database` holds besides views. Made anew at every run: they follow their tables.
     pub(crate) fn tables(&self, database: &str) -> Vec<String> {
         let cluster = &self.cluster;
-        let created = MIGRATIONS.iter().flat_map(|m| statements(m.sql)).filter_map(|statement| {
-            let code = &statement[begin_of_code(statement)..];
-            let (name, _) = code.strip_prefix(CREATE_TABLE)?.split_once(char::is_whitespace)?;
-            Some((name, statement.rsplit_once("\nCOMMENT ")?.1))
-        });
+        let created = MIGRATIONS
+            .iter()
+            .flat_map(|m| statements(m.sql))
+            .filter_map(|statement| Some((named_behind(CREATE_TABLE, statement)?, statement.rsplit_once("\nCOMMENT ")?.1)));
         let shown = created.filter(|(name, _)| !OWN.contains(name)).map(|(name, comment)| match name {
             THRESHOLDS => format!(
                 "CREATE OR REPLACE VIEW {name} AS SELECT * FROM cluster('{cluster}', '{database}', '{name}')
@@ -62,8 +64,7 @@ impl Sharding {
 
 /// Whether a statement of a migration is also one of the database over all shards.
 pub(crate) fn is_shown(statement: &str) -> bool {
-    let code = &statement[begin_of_code(statement)..];
-    ["CREATE VIEW ", "CREATE OR REPLACE VIEW ", "DROP VIEW "].iter().any(|head| code.starts_with(head))
+    ["CREATE VIEW ", "CREATE OR REPLACE VIEW ", "DROP VIEW "].iter().any(|head| code(statement).starts_with(head))
 }
 
 #[cfg(test)]

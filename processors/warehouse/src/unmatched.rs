@@ -3,11 +3,8 @@
 use clickhouse::Row;
 use serde::Deserialize;
 
-use crate::client::Warehouse;
+use crate::client::{SPILL_BYTES, Warehouse};
 use crate::error::WarehouseError;
-
-/// Above this the grouping goes to disk.
-const SPILL_BYTES: &str = "268435456";
 
 /// Which failures are looked at.
 #[derive(Clone, Copy, Debug)]

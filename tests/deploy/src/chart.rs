@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use bounceflow_stack::tools;
+use bounceflow_stack::{said, tools};
 use tempfile::TempDir;
 
-use crate::{repository, said};
+use crate::repository;
 
 /// What `helm template` takes the cluster's version to be.
 pub const KUBE_VERSION: &str = tools::KUBERNETES;

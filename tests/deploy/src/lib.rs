@@ -3,13 +3,11 @@
 
 mod chart;
 mod files;
-mod program;
 mod schemas;
 mod yaml;
 
 pub use chart::{Chart, KUBE_VERSION};
 pub use files::{PLANTED, mounted};
-pub use program::{bounceflow, said};
 pub use schemas::{Schemas, definitions_of_custom_kinds};
 pub use yaml::{document, documents};
 

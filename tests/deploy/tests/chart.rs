@@ -7,7 +7,8 @@ use std::sync::LazyLock;
 
 use anyhow::{Context, Result, ensure};
 use bounceflow::config::Config;
-use bounceflow_deploy::{Chart, KUBE_VERSION, PLANTED, Schemas, bounceflow, document, documents, mounted, repository, said};
+use bounceflow_deploy::{Chart, KUBE_VERSION, PLANTED, Schemas, document, documents, mounted, repository};
+use bounceflow_stack::{built, said};
 use serde_json::{Value, json};
 
 /// Every value set, rendered: name → text.
@@ -253,12 +254,12 @@ fn the_binary_reads_what_is_mounted_and_knows_every_argument() -> Result<()> {
         for (name, pod) in pods(&objects) {
             let folder = mounted(pod, &objects).with_context(|| format!("{set}: {name}"))?;
             let config = folder.path().join("bounceflow.toml");
-            let checked = said(bounceflow()?.arg("check-config").env("BOUNCEFLOW_CONFIG", &config));
+            let checked = said(built("bounceflow")?.arg("check-config").env("BOUNCEFLOW_CONFIG", &config));
             ensure!(checked.with_context(|| format!("{set}: {name}"))?.contains("no mistakes"));
             ensure!(!fs::read_to_string(&config)?.contains(PLANTED), "{set}: a secret is in the ConfigMap");
             for container in containers(pod) {
                 let args = args(container);
-                said(bounceflow()?.args(&args).arg("--help")).with_context(|| format!("{set}: {name}: {args:?}"))?;
+                said(built("bounceflow")?.args(&args).arg("--help")).with_context(|| format!("{set}: {name}: {args:?}"))?;
                 let environment = container["env"].as_array().context("no environment")?;
                 ensure!(environment.contains(&json!({"name": "BOUNCEFLOW_CONFIG", "value": "/etc/bounceflow/bounceflow.toml"})));
             }
@@ -282,7 +283,7 @@ fn a_broken_rule_file_is_refused_before_anything_changes() -> Result<()> {
         ensure!(args(first) == ["check-config"], "{name} begins with {:?}", args(first));
         let folder = mounted(pod, &objects)?;
         let output =
-            bounceflow()?.arg("check-config").env("BOUNCEFLOW_CONFIG", folder.path().join("bounceflow.toml")).output()?;
+            built("bounceflow")?.arg("check-config").env("BOUNCEFLOW_CONFIG", folder.path().join("bounceflow.toml")).output()?;
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(output.status.code() == Some(2) && told.contains("own.toml:3: rule \"own.a\""), "{name}: {told}");
         checked += 1;
@@ -389,7 +390,7 @@ fn the_readme_tells_of_every_value_and_its_example_is_sound() -> Result<()> {
     fs::write(&file, example)?;
     let objects = documents(&Chart::new()?.render(file.path())?)?;
     let (_, pod) = pods(&objects).into_iter().next().context("no pod")?;
-    said(bounceflow()?.arg("check-config").arg("--config").arg(mounted(pod, &objects)?.path().join("bounceflow.toml")))?;
+    said(built("bounceflow")?.arg("check-config").arg("--config").arg(mounted(pod, &objects)?.path().join("bounceflow.toml")))?;
     Ok(())
 }
 

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use bounceflow::config::Config;
-use bounceflow_deploy::{bounceflow, document, repository, said};
+use bounceflow_deploy::{document, repository};
+use bounceflow_stack::{built, said};
 use serde_json::Value;
 
 fn read(path: &str) -> Result<String> {
@@ -84,7 +85,7 @@ fn the_dockerfile_builds_what_is_there_and_runs_it_without_rights() -> Result<()
     ensure!(of(&instructions, "ENTRYPOINT") == [r#"["/usr/local/bin/bounceflow"]"#]);
     ensure!(of(&instructions, "COPY").contains(&"--from=build /out/bounceflow /usr/local/bin/bounceflow"));
     let arguments: Value = serde_json::from_str(of(&instructions, "CMD")[0])?;
-    said(bounceflow()?.args(texts(&arguments)).arg("--help"))?;
+    said(built("bounceflow")?.args(texts(&arguments)).arg("--help"))?;
     Ok(())
 }
 
@@ -171,7 +172,7 @@ fn every_command_of_the_compose_file_is_one_the_binary_knows() -> Result<()> {
     let compose = compose()?;
     let roles: Vec<Vec<&str>> = ours(&compose).iter().map(|(_, service)| texts(&service["command"])).collect();
     for command in &roles {
-        said(bounceflow()?.args(command).arg("--help")).with_context(|| format!("{command:?}"))?;
+        said(built("bounceflow")?.args(command).arg("--help")).with_context(|| format!("{command:?}"))?;
     }
     for role in ["classify", "sink", "watch"] {
         ensure!(roles.iter().filter(|command| **command == ["run", "--role", role]).count() == 1, "{role}");

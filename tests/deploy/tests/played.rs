@@ -9,8 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use bounceflow_deploy::{Chart, bounceflow, documents, mounted, said};
-use bounceflow_stack::Stack;
+use bounceflow_deploy::{Chart, documents, mounted};
+use bounceflow_stack::{Stack, built, said};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -94,7 +94,7 @@ impl Drop for Pod {
 
 /// What a container runs, with the files where they are here.
 fn run(container: &Value, files: &Path) -> Result<Command> {
-    let mut command = bounceflow()?;
+    let mut command = built("bounceflow")?;
     for arg in container["args"].as_array().context("no arguments")? {
         command.arg(arg.as_str().context("an argument that is no text")?);
     }

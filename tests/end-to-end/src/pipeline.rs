@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
+use bounceflow_stack::built;
 use tempfile::TempDir;
 use toml::Value;
 
@@ -229,7 +230,7 @@ impl Pipeline {
     }
 
     fn role(&self, config: &Path, role: &str, ordinal: u32) -> Result<Command> {
-        let mut command = self.bounceflow()?;
+        let mut command = built(self.program)?;
         command.arg("run").arg("--config").arg(config).env("BOUNCEFLOW__ORDINAL", ordinal.to_string());
         if role != "all" {
             command.args(["--role", role]);
@@ -239,7 +240,7 @@ impl Pipeline {
 
     /// Starts `bounceflow simulate` into the input topic.
     pub fn simulate(&self, more: &[&str]) -> Result<Process> {
-        let mut command = self.bounceflow()?;
+        let mut command = built(self.program)?;
         command.args(["simulate", "--quiet", "--bootstrap", &self.kafka.bootstrap, "--topic", &self.topic("events")]).args(more);
         self.spawn("simulate", command)
     }
@@ -247,7 +248,7 @@ impl Pipeline {
     /// Starts a command on the configuration, to be killed or waited for.
     pub fn start(&self, args: &[&str]) -> Result<Process> {
         let (first, rest) = args.split_first().context("no command")?;
-        let mut command = self.bounceflow()?;
+        let mut command = built(self.program)?;
         command.arg(first).arg("--config").arg(&self.config).args(rest);
         self.spawn(first, command)
     }
@@ -260,7 +261,7 @@ impl Pipeline {
     /// The same on another configuration file.
     pub fn command_on(&self, config: &str, args: &[&str]) -> Result<Output> {
         let (first, rest) = args.split_first().context("no command")?;
-        let mut command = self.bounceflow()?;
+        let mut command = built(self.program)?;
         command.arg(first).args(["--config", config]).args(rest).stdin(Stdio::null());
         Ok(command.output()?)
     }
@@ -286,27 +287,6 @@ impl Pipeline {
     /// The test has passed: nothing needs to be printed.
     pub fn passed(&self) {
         self.passed.set(true);
-    }
-
-    /// The binary under test, without what the environment says of other installations.
-    fn bounceflow(&self) -> Result<Command> {
-        let own = std::env::current_exe()?;
-        // Beside a program that plays the tests, or above a test.
-        let binary = own.ancestors().skip(1).take(2).map(|folder| folder.join(self.program)).find(|path| path.is_file());
-        let binary = binary.with_context(|| {
-            format!(
-                "{} is not beside {}; build it with `cargo build --release -p bounceflow -p bounceflow-stack` (without --release for \
-                 a test without it; `make faults` builds what it needs)",
-                self.program,
-                own.display()
-            )
-        })?;
-        let mut command = Command::new(binary);
-        let foreign = std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("BOUNCEFLOW"));
-        for name in foreign.chain(["RUST_LOG".into(), "FAILPOINTS".into()]) {
-            command.env_remove(name);
-        }
-        Ok(command)
     }
 
     fn spawn(&self, name: &str, command: Command) -> Result<Process> {

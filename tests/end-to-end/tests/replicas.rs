@@ -1,11 +1,8 @@
 //! The sink on two replicas of one shard: whichever dies, whenever, both hold everything once in the end.
 
 use anyhow::{Result, ensure};
-use bounceflow_end_to_end::{Pipeline, Process, Swallower, Totals, differences, until};
+use bounceflow_end_to_end::{Pipeline, Process, Swallower, TABLES, Totals, differences, until};
 use bounceflow_stack::{ClickHouse, ClickHouseOptions, Keeper};
-
-const TABLES: [&str; 7] =
-    ["failures", "batches", "delivery_rates", "hourly_rates", "daily_rates", "daily_rates_by_identity", "alerts"];
 
 struct Shard {
     keeper: Keeper,

@@ -4,12 +4,13 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::download;
 use crate::ports::{self, Port, random};
+use crate::program::said;
 use crate::server::Server;
 use crate::tools;
 
@@ -81,12 +82,6 @@ fn keys(server: &Server) -> Result<()> {
     make.arg("run").arg(Path::new(root.trim()).join("src/crypto/tls/generate_cert.go"));
     make.args(["--host", "127.0.0.1", "--ca", "--rsa-bits", "2048"]).current_dir(server.folder());
     said(&mut make).context("no key for the API server").map(drop)
-}
-
-fn said(command: &mut Command) -> Result<String> {
-    let Output { status, stdout, stderr } = command.output()?;
-    ensure!(status.success(), "{status}: {}", String::from_utf8_lossy(&stderr));
-    Ok(String::from_utf8(stdout)?)
 }
 
 fn kubeconfig(port: u16, token: &str) -> String {

@@ -10,9 +10,9 @@ use serde::Serialize;
 
 use super::Filter;
 use super::shelf::{Letter, Place, Shelf, State};
-use super::show::printable;
 use crate::config::Config;
 use crate::evidence::time;
+use crate::printable::printable;
 
 const HOUR: i64 = 3_600_000;
 const DAY: i64 = 24 * HOUR;

@@ -14,6 +14,7 @@ use super::letter::{DETAIL, FORMAT};
 use super::shelf::{Headers, Letter, Place, Shelf, State};
 use crate::config::Config;
 use crate::evidence::time;
+use crate::printable::printable;
 use crate::progress::note;
 
 /// More of a record is left to --raw. Bytes.
@@ -202,22 +203,6 @@ fn new_line(out: &mut String, depth: usize) {
     out.extend(std::iter::repeat_n("  ", depth.min(40)));
 }
 
-/// Text without anything that steers a terminal or turns the direction of reading.
-pub(crate) fn printable(text: &str, lines: bool) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\n' if lines => out.push(c),
-            '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' => {
-                out.extend(c.escape_unicode())
-            }
-            c if c.is_control() => out.extend(c.escape_default()),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
 /// Offset, sixteen bytes, and what of them is ASCII.
 fn hex(bytes: &[u8]) -> String {
     let mut out = String::new();
@@ -242,8 +227,6 @@ mod tests {
 
     #[test]
     fn nothing_steers_the_terminal() {
-        assert_eq!(printable("a\x1b[2Jb\u{9b}c\u{202e}d\ne", false), "a\\u{1b}[2Jb\\u{9b}c\\u{202e}d\\ne");
-        assert_eq!(printable("a\n\tb", true), "a\n\\tb");
         let any: Vec<u8> = (0..=255).collect();
         for shown in [body(&any), body(b"\x1b]0;title\x07"), body("{\"a\":\"\u{9b}1m\"}".as_bytes())] {
             assert!(!shown.chars().any(|c| c.is_control() && c != '\n'), "{shown:?}");

@@ -8,7 +8,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::words;
-use crate::dead_letter::printable;
+use crate::printable::printable;
 
 /// Of the series, in order: told apart by the colour-blind and in print.
 pub(super) const COLOURS: [(u8, u8, u8); 3] = [(0x1f, 0x5f, 0xa8), (0xe0, 0x7b, 0x18), (0x4b, 0x8b, 0x4b)];

@@ -7,7 +7,7 @@ use bounceflow_warehouse::report::{Column, Kind, Section, Value};
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Width, presets};
 
 use super::{Document, Meta, words};
-use crate::dead_letter::printable;
+use crate::printable::printable;
 
 /// Rows that are held to be set together.
 const PAGE: usize = 500;

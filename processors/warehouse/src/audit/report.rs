@@ -24,6 +24,8 @@ impl Default for AuditOptions {
 /// Whether every offset of every source was counted exactly once, and every count arrived everywhere.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AuditReport {
+    /// Tables of this replica that lack what other replicas have, and why. Whatever is missing may be there.
+    pub behind: Vec<String>,
     /// What was covered, by source partition.
     pub partitions: Vec<Coverage>,
     /// Offsets between the first and the last that no transaction covers.
@@ -228,6 +230,13 @@ impl fmt::Display for AuditReport {
         if findings.is_empty() {
             return write!(f, "\nClean: every offset was covered once and all totals agree.");
         }
+        if !self.behind.is_empty() {
+            writeln!(
+                f,
+                "\nThis replica is behind: what is missing may be at the others. Run the audit again when it has caught up:"
+            )?;
+            self.behind.iter().try_for_each(|why| writeln!(f, "- {why}"))?;
+        }
         write!(f, "\nNot clean:")?;
         findings.iter().try_for_each(|finding| write!(f, "\n- {finding}"))
     }
@@ -282,6 +291,7 @@ mod tests {
 
     fn clean() -> AuditReport {
         AuditReport {
+            behind: Vec::new(),
             partitions: vec![Coverage {
                 topic: "delivery.events".to_owned(),
                 ranges: 2,
@@ -329,6 +339,16 @@ mod tests {
         let text = report.to_string();
         assert!(text.contains("delivery.events/0 3-5\n  … and 1 more"), "{text}");
         assert!(text.contains("differs") && text.contains("t/0/5"), "{text}");
+    }
+
+    #[test]
+    fn a_replica_that_is_behind_says_so_before_anything_is_missed() {
+        let behind = AuditReport { behind: vec!["/replicas/b has 3 inserts to fetch".to_owned()], ..clean() };
+        assert!(behind.is_clean() && !behind.to_string().contains("behind"), "it misses nothing");
+        let text = AuditReport { failures_counted: 1, ..behind }.to_string();
+        let (before, missed) = text.split_once("Not clean:").unwrap();
+        assert!(before.contains("This replica is behind") && before.contains("has 3 inserts to fetch"), "{text}");
+        assert!(missed.contains("1 failures were counted"), "{text}");
     }
 
     #[test]

@@ -10,8 +10,8 @@ use serde::de::{Unexpected, Visitor};
 use tokio::io::{AsyncBufReadExt as _, Lines};
 
 use super::columns::{Kind, Value};
-use super::{Request, SPILL_BYTES, Section};
-use crate::client::Warehouse;
+use super::{Request, Section};
+use crate::client::{SPILL_BYTES, Warehouse};
 use crate::error::WarehouseError;
 
 /// How long the server may be silent: a report may look through years.

@@ -221,19 +221,7 @@ async fn the_writer_does_what_the_sink_and_its_commands_do() {
 async fn replay(writer: &Warehouse) {
     let asked = vec![Range { topic: "delivery.events".to_owned(), partition: 0, first: 0, last: 9 }];
     let by = By { rules: Vec::new(), rules_version: "2".to_owned(), settings: String::new() };
-    let draft = Replay {
-        id: 0,
-        sequence: 0,
-        state: State::Planning,
-        created: LATER,
-        by,
-        asked,
-        ranges: Vec::new(),
-        old: Default::default(),
-        comparison: None,
-        swap: None,
-    };
-    let mut replay = writer.plan_replay(draft, NOON).await.unwrap();
+    let mut replay = writer.plan_replay(Replay::draft(LATER, by, asked), NOON).await.unwrap();
     let log = log_of(replay.id, "delivery.events");
     let again = failures_of(&log, |i| place(i / 2, i % 2).unwrap());
     assert_eq!(writer.insert_replayed(replay.id, &again, "rf").await, Answer::Written);

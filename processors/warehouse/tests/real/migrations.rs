@@ -115,6 +115,7 @@ async fn data_is_kept_as_long_as_the_configuration_says() {
     assert_eq!(migrate(30, 396, 1096).await, said);
     assert_eq!(migrate(30, 396, 1096).await, [""; 0], "what is so needs no change");
     assert_eq!(ttl("failures").len(), 2, "of the text and of the row");
+    assert_eq!(ttl("batches").len(), 18 + 7, "of what a transaction added, and of its patterns");
     assert_eq!(db.query("SELECT max(days) FROM DB.retention WHERE class = 'rates'"), "1096");
     for table in ["delivery_rates", "hourly_rates", "daily_rates", "daily_rates_by_identity"] {
         assert_eq!(ttl(table).len(), 1, "{table}");

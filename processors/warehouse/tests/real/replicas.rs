@@ -5,7 +5,8 @@ use std::time::Duration;
 use bounceflow_stack::{ClickHouse, ClickHouseOptions, Keeper};
 use bounceflow_warehouse::replication::DEFAULT_PATH;
 use bounceflow_warehouse::{
-    Answer, Held, Replicas, Replication, Settings, Table, Verdict, Warehouse, WarehouseError, is_of_the_server, judge,
+    Answer, AuditOptions, Held, Replicas, Replication, Settings, Table, Verdict, Warehouse, WarehouseError, is_of_the_server,
+    judge,
 };
 
 use crate::support::{batch, batches, failures, rate_row};
@@ -109,6 +110,8 @@ async fn the_same_migrations_make_replicated_tables_and_repeats_are_known_at_eve
             assert!(awaits.is_some_and(|why| why.contains("/replicas/b")), "it must say that more will come");
             let error = b.last_offset(Table::Failures, "bounceflow.failures", 1).await.unwrap_err();
             assert!(matches!(error, WarehouseError::Behind(_)) && error.may_pass(), "{error}");
+            let report = b.audit(&AuditOptions::default()).await.unwrap();
+            assert!(report.behind.iter().any(|why| why.contains("/failures/replicas/b")), "{report}");
             for table in TABLES {
                 shard.b.query(&format!("SYSTEM START FETCHES shard.{table}")).unwrap();
             }
@@ -118,6 +121,7 @@ async fn the_same_migrations_make_replicated_tables_and_repeats_are_known_at_eve
         assert_eq!(whole.await.rows, 1000);
     }
     assert_eq!(b.last_offset(Table::Failures, "bounceflow.failures", 1).await.unwrap(), Some(999));
+    assert_eq!(b.audit(&AuditOptions::default()).await.unwrap().behind, [""; 0]);
     assert_eq!(b.last_offset(Table::Alerts, "bounceflow.alerts", 0).await.unwrap(), None, "never touched is not behind");
     sync(&shard.a);
     for server in [&shard.a, &shard.b] {

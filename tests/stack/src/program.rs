@@ -1,17 +1,24 @@
-//! Programs that run to their end.
+//! Programs that run to their end, and those of this workspace.
 
 use std::process::{Command, Output};
 
 use anyhow::{Context, Result, ensure};
 
-/// The binary under test, without what the environment says of other installations.
-pub fn bounceflow() -> Result<Command> {
+/// A program of this workspace, by name: the one built beside the program that asks, or above the test that does. It does not see
+/// what the environment says of other installations.
+pub fn built(program: &str) -> Result<Command> {
     let own = std::env::current_exe()?;
-    let binary = own.ancestors().nth(2).map(|folder| folder.join("bounceflow")).filter(|path| path.is_file());
-    let binary = binary.with_context(|| format!("bounceflow is not above {}: cargo build --bins", own.display()))?;
+    let binary = own.ancestors().skip(1).take(2).map(|folder| folder.join(program)).find(|path| path.is_file());
+    let binary = binary.with_context(|| {
+        format!(
+            "{program} is not beside {}; build it with `cargo build -p bounceflow -p bounceflow-stack` (with --release for a test with \
+             it; `make faults` builds what it needs)",
+            own.display()
+        )
+    })?;
     let mut command = Command::new(binary);
     let foreign = std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("BOUNCEFLOW"));
-    for name in foreign.chain(["RUST_LOG".into()]) {
+    for name in foreign.chain(["RUST_LOG".into(), "FAILPOINTS".into()]) {
         command.env_remove(name);
     }
     Ok(command)
