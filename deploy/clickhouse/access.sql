@@ -1,6 +1,6 @@
 -- The users of users.xml as SQL, for servers that keep users by SQL (CREATE USER). Run as a user with access management, once:
 --   clickhouse client --multiquery --param_migrate=… --param_writer=… --param_bi=… < access.sql
--- The parameters are passwords. Roles carry the rights, so that people of your own get them by GRANT bounceflow_reader TO ….
+-- What speaks of bounceflow_all is for several shards. The parameters are passwords. Roles carry the rights, so that people of your own get them by GRANT bounceflow_reader TO ….
 
 CREATE ROLE IF NOT EXISTS bounceflow_migrator;
 CREATE ROLE IF NOT EXISTS bounceflow_writer;
@@ -15,8 +15,13 @@ GRANT TABLE ENGINE ON ReplacingMergeTree TO bounceflow_migrator;
 GRANT TABLE ENGINE ON ReplicatedMergeTree TO bounceflow_migrator;
 GRANT TABLE ENGINE ON ReplicatedAggregatingMergeTree TO bounceflow_migrator;
 GRANT TABLE ENGINE ON ReplicatedReplacingMergeTree TO bounceflow_migrator;
+GRANT SHOW, SELECT, INSERT, CREATE DATABASE, CREATE TABLE, CREATE VIEW, DROP TABLE, DROP VIEW, ALTER ON bounceflow_all.* TO bounceflow_migrator;
+GRANT TABLE ENGINE ON Distributed TO bounceflow_migrator;
+GRANT SELECT ON system.one TO bounceflow_migrator;
+GRANT REMOTE, CREATE TEMPORARY TABLE ON *.* TO bounceflow_migrator;
 
 GRANT SHOW, SELECT ON bounceflow.* TO bounceflow_writer;
+GRANT SHOW, SELECT ON bounceflow_all.* TO bounceflow_writer;
 GRANT INSERT ON bounceflow.failures TO bounceflow_writer;
 GRANT INSERT ON bounceflow.batches TO bounceflow_writer;
 GRANT INSERT ON bounceflow.delivery_rates TO bounceflow_writer;
@@ -68,6 +73,30 @@ GRANT SELECT ON bounceflow.hourly_rates TO bounceflow_reader;
 GRANT SELECT ON bounceflow.daily_rates TO bounceflow_reader;
 GRANT SELECT ON bounceflow.daily_rates_by_identity TO bounceflow_reader;
 GRANT SELECT ON bounceflow.thresholds TO bounceflow_reader;
+GRANT SELECT ON bounceflow_all.alert_history TO bounceflow_reader;
+GRANT SELECT ON bounceflow_all.alert_transitions TO bounceflow_reader;
+GRANT SELECT ON bounceflow_all.bounce_report TO bounceflow_reader;
+GRANT SELECT ON bounceflow_all.campaign_kpis TO bounceflow_reader;
+GRANT SELECT ON bounceflow_all.campaign_kpis_this_week TO bounceflow_reader;
+GRANT SELECT ON bounceflow_all.failure_breakdown TO bounceflow_reader;
+GRANT SELECT ON bounceflow_all.failure_breakdown_this_week TO bounceflow_reader;
+GRANT SELECT ON bounceflow_all.failure_details TO bounceflow_reader;
+GRANT SELECT ON bounceflow_all.identity_profiles TO bounceflow_reader;
+GRANT SELECT ON bounceflow_all.identity_profiles_this_week TO bounceflow_reader;
+GRANT SELECT ON bounceflow_all.ip_profiles TO bounceflow_reader;
+GRANT SELECT ON bounceflow_all.ip_profiles_this_week TO bounceflow_reader;
+GRANT SELECT ON bounceflow_all.isp_identity_matrix TO bounceflow_reader;
+GRANT SELECT ON bounceflow_all.isp_identity_matrix_this_week TO bounceflow_reader;
+GRANT SELECT ON bounceflow_all.isp_profiles TO bounceflow_reader;
+GRANT SELECT ON bounceflow_all.isp_profiles_this_week TO bounceflow_reader;
+GRANT SELECT ON bounceflow_all.rates_by_hour TO bounceflow_reader;
+GRANT SELECT ON bounceflow_all.reporting_day TO bounceflow_reader;
+GRANT SELECT ON bounceflow_all.smtp_patterns TO bounceflow_reader;
+GRANT SELECT ON bounceflow_all.smtp_patterns_this_week TO bounceflow_reader;
+GRANT SELECT ON bounceflow_all.hourly_rates TO bounceflow_reader;
+GRANT SELECT ON bounceflow_all.daily_rates TO bounceflow_reader;
+GRANT SELECT ON bounceflow_all.daily_rates_by_identity TO bounceflow_reader;
+GRANT SELECT ON bounceflow_all.thresholds TO bounceflow_reader;
 
 -- Limits may be lowered, never raised or lifted. readonly 2: drivers may set what only concerns the answer, nothing is written.
 CREATE SETTINGS PROFILE IF NOT EXISTS bounceflow_bi SETTINGS

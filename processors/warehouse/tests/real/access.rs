@@ -9,8 +9,8 @@ use bounceflow_event::Failure;
 use bounceflow_stack::{ClickHouse, ClickHouseOptions};
 use bounceflow_warehouse::replay::{By, Range, log_of, place};
 use bounceflow_warehouse::{
-    Answer, AuditOptions, Block, BlockBuilder, Erasure, LogPosition, Person, Replay, Retention, Settings, State, Table,
-    UnmatchedQuery, Warehouse, WarehouseError,
+    Answer, AuditOptions, Block, BlockBuilder, Erasure, LogPosition, Person, Replay, Retention, Settings, Sharding, Shards,
+    State, Table, UnmatchedQuery, Warehouse, WarehouseError,
 };
 use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, MutexGuard};
@@ -29,14 +29,16 @@ const VARIABLES: [(&str, &str); 3] = [
 ];
 
 /// One database, and therefore one test at a time.
-static SERVER: LazyLock<Mutex<ClickHouse>> = LazyLock::new(|| {
+static SERVER: LazyLock<Mutex<ClickHouse>> =
+    LazyLock::new(|| Mutex::new(ClickHouse::start_own(with_users()).expect("a ClickHouse server")));
+
+fn with_users() -> ClickHouseOptions {
     let options = ClickHouseOptions::default().user_file(file("users.xml"));
-    let options = VARIABLES.iter().fold(options, |options, (user, variable)| {
+    VARIABLES.iter().fold(options, |options, (user, variable)| {
         let digest: String = Sha256::digest(password(user)).iter().map(|byte| format!("{byte:02x}")).collect();
         options.environment(*variable, digest)
-    });
-    Mutex::new(ClickHouse::start_own(options).expect("a ClickHouse server"))
-});
+    })
+}
 
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/clickhouse").join(name)
@@ -44,6 +46,18 @@ fn file(name: &str) -> PathBuf {
 
 fn password(user: &str) -> String {
     format!("secret of {user}")
+}
+
+fn settings(server: &ClickHouse, user: &str, password: &str) -> Settings {
+    Settings {
+        url: server.url().to_owned(),
+        database: DATABASE.to_owned(),
+        pipeline: "test".to_owned(),
+        user: user.to_owned(),
+        password: password.to_owned(),
+        retention: Retention::UNBOUNDED,
+        ..Settings::default()
+    }
 }
 
 struct Server(MutexGuard<'static, ClickHouse>);
@@ -62,16 +76,7 @@ impl Server {
     }
 
     fn warehouse_with(&self, user: &str, password: &str) -> Warehouse {
-        let settings = Settings {
-            url: self.0.url().to_owned(),
-            database: DATABASE.to_owned(),
-            pipeline: "test".to_owned(),
-            user: user.to_owned(),
-            password: password.to_owned(),
-            retention: Retention::UNBOUNDED,
-            ..Settings::default()
-        };
-        Warehouse::new(settings).unwrap()
+        Warehouse::new(settings(&self.0, user, password)).unwrap()
     }
 
     /// What the server answers a user: the text, or its error.
@@ -141,6 +146,38 @@ async fn the_reader_reads_every_view_and_no_table_behind() {
     let seen = server.allowed(READER, "SELECT count(), sum(deliveries) FROM isp_profiles");
     assert_eq!(seen, "1\t90");
     assert_eq!(server.allowed(READER, "SELECT count() FROM failure_details"), "12");
+}
+
+#[tokio::test]
+async fn with_several_shards_the_reader_reads_all_of_them() {
+    let servers = ClickHouse::start_shards(&[with_users(), with_users()]).unwrap();
+    let [one, two] = &servers[..] else { panic!("{servers:?}") };
+    let as_user = |user: &str| {
+        let sharding = Sharding { cluster: "all".to_owned(), further: vec![vec![two.url().to_owned()]] };
+        Shards::new(Settings { sharding: Some(sharding), ..settings(one, user, &password(user)) }).unwrap()
+    };
+    as_user(MIGRATE).migrate(&mut |_| {}).await.unwrap();
+    let writer = as_user(WRITER);
+    writer.check().await.unwrap();
+    for server in &servers {
+        let shard = Warehouse::new(settings(server, WRITER, &password(WRITER))).unwrap();
+        assert_eq!(shard.insert(&failures_of("f", |i| i), "f").await, Answer::Written);
+    }
+    writer.reader().await.unwrap().audit(&AuditOptions::default()).await.unwrap();
+
+    let all = format!("{DATABASE}_all");
+    let ask = |sql: &str| one.query_as(READER, &password(READER), &all, sql);
+    let listed = ask("SHOW TABLES").unwrap();
+    let listed: BTreeSet<&str> = listed.lines().collect();
+    assert!(listed.len() >= 24 && listed.contains("thresholds"), "{listed:?}");
+    for name in &listed {
+        ask(&format!("SELECT * FROM {name} FORMAT Null")).unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
+    assert_eq!(ask("SELECT count() FROM failure_details").unwrap().trim(), "24", "of both shards");
+    for table in ["failures", "batches", "erased_recipients"] {
+        let error = ask(&format!("SELECT count() FROM {table}")).unwrap_err().to_string();
+        assert!(error.contains(DENIED), "{table}: {error}");
+    }
 }
 
 #[tokio::test]
