@@ -28,6 +28,9 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// keeps no time (librdkafka issues 5456 and 5511). Kafka has ended the transaction long before.
 const LOST_CALL: Duration = Duration::from_secs(25);
 
+/// For a call whose answer only helps the next try.
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// A transaction left open by a dead process blocks readers for this long; the same `transactional.id` coming back ends it at once.
 pub const TRANSACTION_TIMEOUT_MS: &str = "10000";
 
@@ -179,7 +182,7 @@ impl Consumer {
             .iter()
             .map(|element| {
                 element.error()?;
-                let (low, high) = self.inner.fetch_watermarks(element.topic(), element.partition(), CALL_TIMEOUT)?;
+                let (low, high) = self.bounds(element.topic(), element.partition())?;
                 let offset = match element.offset() {
                     Offset::Offset(offset) => Some(offset),
                     _ => None,
@@ -211,7 +214,11 @@ impl Consumer {
 
     /// What a partition's log holds: its first offset, and its end.
     pub fn bounds(&self, topic: &str, partition: i32) -> Result<(i64, i64), KafkaError> {
-        self.inner.fetch_watermarks(topic, partition, CALL_TIMEOUT)
+        self.inner.fetch_watermarks(topic, partition, CALL_TIMEOUT).inspect_err(|_| {
+            // The client looks where the partition is into what it knows of the topic, and asks nobody. A broker that has just started
+            // may have told it of some partitions only: without asking again, it would say "Unknown partition" for minutes.
+            drop(self.inner.fetch_metadata(Some(topic), REFRESH_TIMEOUT));
+        })
     }
 
     /// How many partitions a topic has; 0: there is no such topic.
