@@ -12,13 +12,14 @@ use std::time::Duration;
 
 use bounceflow_enrich::{Identities, IdentityConfig, Isps};
 use bounceflow_event::{Decoder, Format, avro};
-use bounceflow_warehouse::{Replication, Settings, Sharding};
+use bounceflow_warehouse::{Access, Replication, Settings, Sharding};
 use bounceflow_window::Rules;
 use figment::Figment;
-use figment::providers::{Env, Format as _, Toml};
+use figment::providers::{Env, Serialized};
 use serde::Deserialize;
 
 use crate::rules::files;
+use crate::secrets::{self, ClickHouseSecrets, Text};
 
 /// What people write.
 #[derive(Debug, Deserialize)]
@@ -32,7 +33,7 @@ pub struct RawConfig {
     /// File of the table of mailbox providers; unset: the built-in one (`processors/enrich/tables/isps.toml`), whose layout it has.
     pub isps: Option<PathBuf>,
     /// librdkafka properties for every client, `bootstrap.servers` first among them.
-    pub kafka: BTreeMap<String, String>,
+    pub kafka: BTreeMap<String, Text>,
     /// Properties whose values are in files, such as `sasl.password`: property → file. White space at the end is not the value's.
     pub kafka_files: BTreeMap<String, PathBuf>,
     /// What to read.
@@ -203,8 +204,17 @@ pub struct RawClickHouse {
     pub retention: RawRetention,
     /// User.
     pub user: String,
-    /// File with the user's password.
+    /// The user's password: meant for the environment, `BOUNCEFLOW__CLICKHOUSE__PASSWORD`, whose value is taken as it stands.
+    pub password: Text,
+    /// File with the user's password instead. White space at its end is not the password's. Read anew when it changes.
     pub password_file: Option<PathBuf>,
+    /// Certificates (PEM) of the authorities that sign those of the servers, where addresses begin with `https://`; unset: the public
+    /// authorities. Read anew when it changes, as are the two below.
+    pub ca_file: Option<PathBuf>,
+    /// Certificate (PEM, with its chain) to show to the servers; unset: none.
+    pub certificate_file: Option<PathBuf>,
+    /// Its private key (PEM).
+    pub key_file: Option<PathBuf>,
     /// An insert that was not answered within this is sent again. Milliseconds.
     pub insert_timeout_ms: u64,
 }
@@ -219,7 +229,11 @@ impl Default for RawClickHouse {
             database: "bounceflow".into(),
             retention: RawRetention::default(),
             user: "default".into(),
+            password: Text::default(),
             password_file: None,
+            ca_file: None,
+            certificate_file: None,
+            key_file: None,
             insert_timeout_ms: 60_000,
         }
     }
@@ -364,6 +378,8 @@ pub struct Config {
     pub recipient: Recipient,
     /// ClickHouse.
     pub clickhouse: Settings,
+    /// Where its credentials come from, to be read anew.
+    pub clickhouse_secrets: ClickHouseSecrets,
     /// The sink role.
     pub sink: Sink,
     /// The watch role.
@@ -444,15 +460,33 @@ impl Config {
         if !file.is_file() {
             return Err(Mistakes(vec![format!("{}: no such file; name another with --config", file.display())]));
         }
-        let figment = Figment::new().merge(Toml::file_exact(file)).merge(Env::prefixed("BOUNCEFLOW__").split("__"));
-        let tree: serde_json::Value =
+        let text = std::fs::read_to_string(file).map_err(|e| Mistakes(vec![format!("{}: {e}", file.display())]))?;
+        let table = parse_toml(&text).map_err(|e| Mistakes(vec![format!("{}: {e}", file.display())]))?;
+        // Values of the environment are read as TOML, which a password is not.
+        let environment = Env::prefixed("BOUNCEFLOW__").filter(|key| key != PASSWORD).split("__");
+        let figment = Figment::new().merge(Serialized::defaults(table)).merge(environment);
+        let mut tree: serde_json::Value =
             figment.extract().map_err(|e| Mistakes(e.into_iter().map(|e| format!("{}: {e}", file.display())).collect()))?;
+        let password = std::env::var_os("BOUNCEFLOW__CLICKHOUSE__PASSWORD").map(std::ffi::OsString::into_string);
+        match (password, tree.as_object_mut()) {
+            (Some(Err(_)), _) => {
+                return Err(Mistakes(vec!["BOUNCEFLOW__CLICKHOUSE__PASSWORD: holds bytes that are no text".into()]));
+            }
+            (Some(Ok(password)), Some(tree)) => {
+                let clickhouse = tree.entry("clickhouse").or_insert_with(|| serde_json::Value::Object(serde_json::Map::new()));
+                if let Some(clickhouse) = clickhouse.as_object_mut() {
+                    clickhouse.insert("password".to_owned(), password.into());
+                }
+            }
+            _ => {}
+        }
         Self::from_tree(tree)
     }
 
     /// Checks the text of a configuration file alone.
     pub fn parse(text: &str) -> Result<Self, Mistakes> {
-        let tree: serde_json::Value = toml::from_str(text).map_err(|e| Mistakes(vec![e.to_string()]))?;
+        let table = parse_toml(text).map_err(|e| Mistakes(vec![e]))?;
+        let tree = serde_json::to_value(table).map_err(|e| Mistakes(vec![e.to_string()]))?;
         Self::from_tree(tree)
     }
 
@@ -521,12 +555,22 @@ impl Config {
             mistakes.add("sink.max_bytes", "must be at most 67108864 (64 MiB): a batch is one block");
         }
         at_least(mistakes, "clickhouse.insert_timeout_ms", raw.clickhouse.insert_timeout_ms, 100);
-        let password = match raw.clickhouse.password_file.as_deref().map(std::fs::read_to_string) {
-            None => String::new(),
-            Some(Ok(text)) => text.trim_end().to_owned(),
-            Some(Err(e)) => {
-                mistakes.add("clickhouse.password_file", e);
-                String::new()
+        let clickhouse_secrets = ClickHouseSecrets {
+            password: std::mem::take(&mut raw.clickhouse.password).0,
+            password_file: raw.clickhouse.password_file.take(),
+            ca_file: raw.clickhouse.ca_file.take(),
+            certificate_file: raw.clickhouse.certificate_file.take(),
+            key_file: raw.clickhouse.key_file.take(),
+        };
+        let access = match clickhouse_secrets.read() {
+            Ok(credentials) => Access::new(&credentials).unwrap_or_else(|mistake| {
+                let (field, what) = mistake.split_once(' ').unwrap_or((&mistake, ""));
+                mistakes.add(&format!("clickhouse.{field}"), what);
+                Access::default()
+            }),
+            Err(found) => {
+                found.iter().for_each(|(field, what)| mistakes.add(&format!("clickhouse.{field}"), what));
+                Access::default()
             }
         };
         let key = recipient_key(raw.recipient.key_file.as_deref(), "recipient.key_file", mistakes);
@@ -551,7 +595,7 @@ impl Config {
                 rates: raw.clickhouse.retention.rates,
             },
             user: raw.clickhouse.user,
-            password,
+            access,
             pipeline: raw.deployment.clone(),
             insert_timeout: Duration::from_millis(raw.clickhouse.insert_timeout_ms),
             ..servers
@@ -591,6 +635,7 @@ impl Config {
             identities: identities.ok()?,
             recipient: Recipient { key_id: raw.recipient.key_id, key, old_keys, keep_plain: raw.recipient.keep_plain },
             clickhouse,
+            clickhouse_secrets,
             deployment: raw.deployment,
             sink: Sink {
                 linger: Duration::from_millis(raw.sink.linger_ms),
@@ -602,6 +647,18 @@ impl Config {
             listen: listen.ok()?,
         })
     }
+}
+
+/// `BOUNCEFLOW__CLICKHOUSE__PASSWORD`, as the environment's provider calls it.
+const PASSWORD: &str = "clickhouse__password";
+
+/// The parser's own words quote the line, which may hold a secret.
+fn parse_toml(text: &str) -> Result<toml::Table, String> {
+    text.parse().map_err(|e: toml::de::Error| {
+        let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let (line, column) = (before.matches('\n').count() + 1, before.chars().rev().take_while(|c| *c != '\n').count() + 1);
+        format!("line {line}, column {column}: {}", e.message())
+    })
 }
 
 /// Which servers ClickHouse is, and how they belong together. Checked with the rest of the settings.
@@ -629,10 +686,11 @@ fn servers(raw: &mut RawClickHouse) -> Settings {
 
 /// The properties, those from files among them.
 fn kafka(
-    mut properties: BTreeMap<String, String>,
+    properties: BTreeMap<String, Text>,
     files: &BTreeMap<String, PathBuf>,
     mistakes: &mut Mistakes,
 ) -> BTreeMap<String, String> {
+    let mut properties: BTreeMap<_, _> = properties.into_iter().map(|(property, value)| (property, value.0)).collect();
     for (section, property) in properties.keys().map(|p| ("kafka", p)).chain(files.keys().map(|p| ("kafka_files", p))) {
         if let Some(why) = reserved(property) {
             mistakes.add(&format!("{section}.\"{property}\""), why);
@@ -643,9 +701,9 @@ fn kafka(
         if properties.contains_key(property) {
             mistakes.add(&path, "is under `kafka` as well");
         }
-        match std::fs::read_to_string(file) {
-            Ok(text) => drop(properties.insert(property.clone(), text.trim_end().to_owned())),
-            Err(e) => mistakes.add(&path, format_args!("{}: {e}", file.display())),
+        match secrets::read_text(file) {
+            Ok(text) => drop(properties.insert(property.clone(), text)),
+            Err(e) => mistakes.add(&path, e),
         }
     }
     properties
@@ -698,9 +756,11 @@ fn watch(raw: RawWatch, mistakes: &mut Mistakes) -> Option<Watch> {
         },
     };
     for (i, url) in raw.alertmanagers.iter().enumerate() {
-        if !(url.starts_with("http://") || url.starts_with("https://")) {
-            mistakes
-                .add(&format!("watch.alertmanagers[{i}]"), format_args!("{url:?} is no address; write it as http://host:9093"));
+        let path = format!("watch.alertmanagers[{i}]");
+        if url.contains('@') {
+            mistakes.add(&path, "holds a user: addresses are shown in logs and by /api/v1/status");
+        } else if !(url.starts_with("http://") || url.starts_with("https://")) {
+            mistakes.add(&path, format_args!("{url:?} is no address; write it as http://host:9093"));
         }
     }
     at_least(mistakes, "watch.resend_interval_ms", raw.resend_interval_ms, 1000);
