@@ -18,6 +18,7 @@ use figment::Figment;
 use figment::providers::{Env, Serialized};
 use serde::Deserialize;
 
+use crate::http::{self, Guard};
 use crate::rules::files;
 use crate::secrets::{self, ClickHouseSecrets, Text};
 
@@ -348,11 +349,26 @@ impl Default for RawWatch {
 pub struct RawHttp {
     /// Address of `/healthz`, `/readyz`, `/metrics` and, where the watch role runs, `/api/v1`.
     pub listen: String,
+    /// File of the bearer tokens that `/metrics` and `/api/v1` ask for, one a line: each is accepted. Unset: none is asked for. Read anew
+    /// when it changes.
+    pub token_file: Option<PathBuf>,
+    /// TLS; unset: plain HTTP.
+    pub tls: Option<RawHttpTls>,
+}
+
+/// What the HTTP side shows to those who connect. Both are read anew when they change.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawHttpTls {
+    /// Certificate with its chain, PEM.
+    pub certificate_file: PathBuf,
+    /// Its private key, PEM.
+    pub key_file: PathBuf,
 }
 
 impl Default for RawHttp {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:9090".into() }
+        Self { listen: "127.0.0.1:9090".into(), token_file: None, tls: None }
     }
 }
 
@@ -386,6 +402,8 @@ pub struct Config {
     pub watch: Watch,
     /// Address of health and metrics.
     pub listen: SocketAddr,
+    /// Where what guards them comes from.
+    pub http_secrets: http::Secrets,
 }
 
 /// The classify role, checked.
@@ -439,6 +457,11 @@ pub struct Mistakes(pub Vec<String>);
 impl Mistakes {
     fn add(&mut self, path: &str, what: impl fmt::Display) {
         self.0.push(format!("{path}: {what}"));
+    }
+
+    /// Of fields of `[http]`.
+    pub(crate) fn of_http(found: Vec<(&'static str, String)>) -> Self {
+        Self(found.into_iter().map(|(field, what)| format!("http.{field}: {what}")).collect())
     }
 }
 
@@ -606,6 +629,13 @@ impl Config {
         }
         let listen =
             raw.http.listen.parse().map_err(|e| mistakes.add("http.listen", format_args!("{e}; write it as 0.0.0.0:9090")));
+        let http_secrets = http::Secrets {
+            token_file: raw.http.token_file.take(),
+            tls: raw.http.tls.take().map(|tls| (tls.certificate_file, tls.key_file)),
+        };
+        if let Err(found) = Guard::new(&http_secrets) {
+            mistakes.0.extend(Mistakes::of_http(found).0);
+        }
         let identities =
             Identities::new(&raw.identity).map_err(|e| mistakes.0.extend(e.as_slice().iter().map(ToString::to_string)));
         let watch = watch(raw.watch, mistakes);
@@ -645,6 +675,7 @@ impl Config {
             },
             watch: watch?,
             listen: listen.ok()?,
+            http_secrets,
         })
     }
 }

@@ -10,8 +10,9 @@ use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::board::Board;
-use crate::config::Config;
+use crate::config::{Config, Mistakes};
 use crate::health::Health;
+use crate::http::Guard;
 use crate::process::Tables;
 use crate::starting::From;
 use crate::stop::Stop;
@@ -51,9 +52,10 @@ pub fn run(config: Config, roles: &[Role], from: Option<From>) -> anyhow::Result
     let hangups = runtime.block_on(async { signal(SignalKind::hangup()) })?;
     let compiled = &config.classify.compiled;
     tracing::info!(rules_version = compiled.version(), rules = compiled.iter().len(), "Rules loaded");
-    let listener = runtime.block_on(http::bind(config.listen))?;
+    let guard = Guard::new(&config.http_secrets).map_err(Mistakes::of_http)?;
+    let listener = runtime.block_on(http::bind(config.listen, &guard))?;
     let board = playing(Role::Watch).then(|| Arc::new(Board::new(Arc::clone(&tables.rules), config.watch.rules.windows())));
-    let listening = runtime.spawn(http::serve(listener, health.clone(), metrics, board.clone(), stop.clone()));
+    let listening = runtime.spawn(http::serve(listener, guard.clone(), health.clone(), metrics, board.clone(), stop.clone()));
     let asked = stop.clone();
     runtime.spawn(async move {
         wait_for_signal().await;
