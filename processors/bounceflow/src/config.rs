@@ -28,9 +28,9 @@ use crate::secrets::{self, ClickHouseSecrets, Text};
 pub struct RawConfig {
     /// Name of this installation: prefix of consumer groups, transactional ids and insert tokens. Never change it later.
     pub deployment: String,
-    /// Number of this process among those of its role, from 0, stable over restarts.
-    /// Unset, it is the number at the end of the host name (a StatefulSet's), else 0.
-    pub ordinal: Option<u32>,
+    /// Number of this process among those of its role, from 0, stable over restarts; or `hostname`: the number at the end of the host
+    /// name, as a StatefulSet gives it.
+    pub ordinal: Ordinal,
     /// File of the table of mailbox providers; unset: the built-in one (`processors/enrich/tables/isps.toml`), whose layout it has.
     pub isps: Option<PathBuf>,
     /// librdkafka properties for every client, `bootstrap.servers` first among them.
@@ -61,7 +61,7 @@ impl Default for RawConfig {
     fn default() -> Self {
         Self {
             deployment: "bounceflow".into(),
-            ordinal: None,
+            ordinal: Ordinal::Number(0),
             isps: None,
             kafka: BTreeMap::new(),
             kafka_files: BTreeMap::new(),
@@ -373,13 +373,16 @@ impl Default for RawHttp {
 }
 
 /// What has been checked.
+#[derive(Clone)]
 pub struct Config {
     /// Prefix of groups, transactional ids and tokens.
     pub deployment: String,
     /// Number of this process among those of its role.
-    pub ordinal: u32,
+    pub ordinal: Ordinal,
     /// librdkafka properties.
     pub kafka: BTreeMap<String, String>,
+    /// Those of them whose values come from files.
+    pub kafka_files: BTreeMap<String, PathBuf>,
     /// Input topics.
     pub inputs: Vec<RawInput>,
     /// Own topics.
@@ -448,6 +451,60 @@ pub struct Watch {
     pub alertmanagers: Vec<String>,
     pub resend_interval: Duration,
     pub settings: bounceflow_window::Settings,
+}
+
+/// Which one of its role a process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ordinal {
+    /// This one.
+    Number(u32),
+    /// The one at the end of the host name. Only a process that runs needs it: a job that checks or migrates has none.
+    HostName,
+}
+
+impl Ordinal {
+    /// What it is here. An error where the host name has no number at its end: taken for 0, several would fence each other.
+    pub fn here(self) -> Result<Self, Mistakes> {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        self.on(host.trim())
+    }
+
+    fn on(self, host: &str) -> Result<Self, Mistakes> {
+        let number = host.rsplit_once('-').and_then(|(_, number)| number.parse().ok());
+        match (self, number) {
+            (Self::HostName, Some(number)) => Ok(Self::Number(number)),
+            (Self::HostName, None) => Err(Mistakes(vec![format!(
+                "ordinal: is \"hostname\", and the host name {host:?} has no number at its end as classify-0 has: run this role as a \
+                 StatefulSet, name the host so, or give each process of the role a number of its own (ordinal = 0)"
+            )])),
+            (number, _) => Ok(number),
+        }
+    }
+}
+
+impl fmt::Display for Ordinal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::HostName => f.write_str("hostname"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Ordinal {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Number(u32),
+            Text(String),
+        }
+        match Written::deserialize(deserializer) {
+            Ok(Written::Number(number)) => Ok(Self::Number(number)),
+            Ok(Written::Text(text)) if text == "hostname" => Ok(Self::HostName),
+            _ => Err(serde::de::Error::custom("must be a whole number from 0, or \"hostname\"")),
+        }
+    }
 }
 
 /// Every mistake of a configuration, each with its path.
@@ -521,6 +578,24 @@ impl Config {
             Some(config) if mistakes.0.is_empty() => Ok(config),
             _ => Err(mistakes),
         }
+    }
+
+    /// The files that Kafka's clients are made from: values, and what properties such as `ssl.key.location` name.
+    pub fn files_of_kafka(&self) -> Vec<PathBuf> {
+        let located = self.kafka.iter().filter(|(property, _)| property.ends_with(".location")).map(|(_, file)| file.into());
+        self.kafka_files.values().cloned().chain(located).collect()
+    }
+
+    /// The same with Kafka's secrets as they are now.
+    pub fn with_kafka_renewed(&self) -> Result<Self, Mistakes> {
+        let (mut mistakes, mut renewed) = (Mistakes::default(), self.clone());
+        for (property, file) in &self.kafka_files {
+            match secrets::read_text(file) {
+                Ok(value) => drop(renewed.kafka.insert(property.clone(), value)),
+                Err(e) => mistakes.add(&format!("kafka_files.\"{property}\""), e),
+            }
+        }
+        if mistakes.0.is_empty() { Ok(renewed) } else { Err(mistakes) }
     }
 
     fn check(mut raw: RawConfig, mistakes: &mut Mistakes) -> Option<Self> {
@@ -648,8 +723,9 @@ impl Config {
             }
         }
         Some(Self {
-            ordinal: raw.ordinal.unwrap_or_else(ordinal_of_host),
+            ordinal: raw.ordinal,
             kafka,
+            kafka_files: raw.kafka_files,
             inputs: raw.inputs,
             topics: raw.topics,
             classify: Classify {
@@ -907,7 +983,19 @@ fn reserved(property: &str) -> Option<&'static str> {
     }
 }
 
-fn ordinal_of_host() -> u32 {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    host.trim().rsplit_once('-').and_then(|(_, number)| number.parse().ok()).unwrap_or(0)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_name_without_a_number_is_no_ordinal() {
+        for (host, number) in [("classify-0", 0), ("mail-bounceflow-sink-17", 17)] {
+            assert_eq!(Ordinal::HostName.on(host), Ok(Ordinal::Number(number)));
+        }
+        for host in ["laptop", "mail-x7k2p", "7", "sink-", "sink-99999999999", ""] {
+            let refused = Ordinal::HostName.on(host).unwrap_err().to_string();
+            assert!(refused.contains("ordinal: is \"hostname\"") && refused.contains(&format!("{host:?}")), "{refused}");
+            assert_eq!(Ordinal::Number(3).on(host), Ok(Ordinal::Number(3)));
+        }
+    }
 }

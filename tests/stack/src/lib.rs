@@ -38,7 +38,7 @@ pub mod tools;
 pub use alertmanager::Alertmanager;
 pub use certificates::{Authority, Certificate};
 pub use clickhouse::{ClickHouse, ClickHouseOptions, ClickHouseUser, Replica};
-pub use kafka::{Kafka, KafkaOptions};
+pub use kafka::{Kafka, KafkaOptions, KafkaSecurity};
 pub use keeper::Keeper;
 pub use kubernetes::Kubernetes;
 pub use program::{built, said};
