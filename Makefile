@@ -12,7 +12,7 @@ demo: prepare ## Kafka, ClickHouse, all roles and simulated traffic, live for 90
 	$(CARGO) build --release --locked -p bounceflow -p bounceflow-stack -p bounceflow-demo
 	target/release/demo $(if $(KEEP),--keep,)
 
-test: prepare fmt lint purity deny unit end-to-end ## Everything CI runs
+test: prepare fmt lint purity deny sbom unit end-to-end ## Everything CI runs
 
 prepare: ## What a build needs beyond the toolchains; installs it where it may
 	@.ci/prepare
@@ -32,7 +32,13 @@ deny: .ci/bin/cargo-deny ## Licences, bans and sources of the dependencies
 advisories: .ci/bin/cargo-deny ## Known vulnerabilities of the dependencies; needs the RustSec database from the network
 	.ci/bin/cargo-deny --locked check advisories
 
+sbom: .ci/bin/cargo-sbom ## Bill of materials of the binary (CycloneDX), checked against cargo's own list; to target/bounceflow.cdx.json
+	.ci/sbom
+
 # Built once, kept beside the project; a newer version is asked for here.
+.ci/bin/cargo-sbom:
+	$(CARGO) install --locked cargo-sbom --version 0.10.0 --root .ci --no-track
+
 .ci/bin/cargo-deny:
 	$(CARGO) install --locked cargo-deny --version 0.20.2 --root .ci --no-track
 
@@ -61,4 +67,4 @@ bench-warehouse: prepare ## Every view on 100 M rates and 20 M failures; SIZE=0.
 
 # One after the other: there are few cores, and each step says what it found.
 .NOTPARALLEL:
-.PHONY: help prepare demo test fmt lint purity deny advisories unit end-to-end faults k8s bench bench-warehouse
+.PHONY: help prepare demo test fmt lint purity deny advisories sbom unit end-to-end faults k8s bench bench-warehouse

@@ -56,8 +56,8 @@
 {{- end -}}
 {{- $_ := set $config "kafka" $kafka -}}
 {{- if $kafkaFiles }}{{ $_ := set $config "kafka_files" $kafkaFiles }}{{ end -}}
-{{- if .Values.secrets.clickhouse.password -}}
-{{- $_ := set $config.clickhouse "password_file" (printf "%s/secrets/clickhouse/password" $files) -}}
+{{- range $name, $_ := .Values.secrets.clickhouse -}}
+{{- $_ := set $config.clickhouse (printf "%s_file" $name) (printf "%s/secrets/clickhouse/%s" $files $name) -}}
 {{- end -}}
 {{- if .Values.secrets.recipient.key -}}
 {{- $_ := set $config.recipient "key_file" (printf "%s/secrets/recipient/key" $files) -}}
@@ -70,7 +70,15 @@
 {{- if .Values.rules.classification }}{{ $_ := set $config.classify "rules" (list (printf "%s/rules" $files)) }}{{ end -}}
 {{- if .Values.rules.alerts }}{{ $_ := set $config.watch "rules" (printf "%s/alert-rules.toml" $files) }}{{ end -}}
 {{- if .Values.rules.isps }}{{ $_ := set $config "isps" (printf "%s/isps.toml" $files) }}{{ end -}}
-{{- $_ := set $config "http" (dict "listen" (printf "%s:%d" .Values.http.address (int64 .Values.http.port))) -}}
+{{- $http := dict "listen" (printf "%s:%d" .Values.http.address (int64 .Values.http.port)) -}}
+{{- if .Values.secrets.http.token }}{{ $_ := set $http "token_file" (printf "%s/secrets/http/token" $files) }}{{ end -}}
+{{- if .Values.secrets.http.certificate -}}
+{{- $tls := printf "%s/secrets/http" $files -}}
+{{- $_ := set $http "tls" (dict "certificate_file" (printf "%s/certificate" $tls) "key_file" (printf "%s/key" $tls)) -}}
+{{- end -}}
+{{- $_ := set $config "http" $http -}}
+{{- /* Every process is a pod of a StatefulSet. */ -}}
+{{- $_ := set $config "ordinal" "hostname" -}}
 {{- toJson $config -}}
 {{- end -}}
 
@@ -153,8 +161,11 @@ projected:
     {{- range $property, $ref := $values.secrets.kafka }}
     {{- include "bounceflow.secret" (dict "ref" $ref "path" (printf "kafka/%s" $property)) | nindent 4 }}
     {{- end }}
-    {{- with $values.secrets.clickhouse.password }}
-    {{- include "bounceflow.secret" (dict "ref" . "path" "clickhouse/password") | nindent 4 }}
+    {{- range $name, $ref := $values.secrets.clickhouse }}
+    {{- include "bounceflow.secret" (dict "ref" $ref "path" (printf "clickhouse/%s" $name)) | nindent 4 }}
+    {{- end }}
+    {{- range $name, $ref := omit $values.secrets.http "scrapeToken" }}
+    {{- include "bounceflow.secret" (dict "ref" $ref "path" (printf "http/%s" $name)) | nindent 4 }}
     {{- end }}
     {{- with $values.secrets.recipient.key }}
     {{- include "bounceflow.secret" (dict "ref" . "path" "recipient/key") | nindent 4 }}

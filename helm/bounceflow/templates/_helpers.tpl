@@ -65,6 +65,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
+{{/* How the HTTP side is spoken to: the scheme, and with TLS the name its certificate holds. */}}
+{{- define "bounceflow.scheme" -}}
+{{- ternary "https" "http" (not (empty .Values.secrets.http.certificate)) -}}
+{{- end -}}
+
+{{- define "bounceflow.serverName" -}}
+{{- .Values.http.serverName | default (printf "%s-watch.%s.svc" (include "bounceflow.fullname" .) .Release.Namespace) -}}
+{{- end -}}
+
 {{/*
 The longest a role's drain takes, in seconds. The sink waits for the inserts under way; everybody's last transaction and its
 calls to the broker take at most 10 s each.

@@ -12,13 +12,15 @@ use std::time::Duration;
 
 use bounceflow_enrich::{Identities, IdentityConfig, Isps};
 use bounceflow_event::{Decoder, Format, avro};
-use bounceflow_warehouse::{Replication, Settings, Sharding};
+use bounceflow_warehouse::{Access, Replication, Settings, Sharding};
 use bounceflow_window::Rules;
 use figment::Figment;
-use figment::providers::{Env, Format as _, Toml};
+use figment::providers::{Env, Serialized};
 use serde::Deserialize;
 
+use crate::http::{self, Guard};
 use crate::rules::files;
+use crate::secrets::{self, ClickHouseSecrets, Text};
 
 /// What people write.
 #[derive(Debug, Deserialize)]
@@ -26,13 +28,13 @@ use crate::rules::files;
 pub struct RawConfig {
     /// Name of this installation: prefix of consumer groups, transactional ids and insert tokens. Never change it later.
     pub deployment: String,
-    /// Number of this process among those of its role, from 0, stable over restarts.
-    /// Unset, it is the number at the end of the host name (a StatefulSet's), else 0.
-    pub ordinal: Option<u32>,
+    /// Number of this process among those of its role, from 0, stable over restarts; or `hostname`: the number at the end of the host
+    /// name, as a StatefulSet gives it.
+    pub ordinal: Ordinal,
     /// File of the table of mailbox providers; unset: the built-in one (`processors/enrich/tables/isps.toml`), whose layout it has.
     pub isps: Option<PathBuf>,
     /// librdkafka properties for every client, `bootstrap.servers` first among them.
-    pub kafka: BTreeMap<String, String>,
+    pub kafka: BTreeMap<String, Text>,
     /// Properties whose values are in files, such as `sasl.password`: property → file. White space at the end is not the value's.
     pub kafka_files: BTreeMap<String, PathBuf>,
     /// What to read.
@@ -59,7 +61,7 @@ impl Default for RawConfig {
     fn default() -> Self {
         Self {
             deployment: "bounceflow".into(),
-            ordinal: None,
+            ordinal: Ordinal::Number(0),
             isps: None,
             kafka: BTreeMap::new(),
             kafka_files: BTreeMap::new(),
@@ -203,8 +205,17 @@ pub struct RawClickHouse {
     pub retention: RawRetention,
     /// User.
     pub user: String,
-    /// File with the user's password.
+    /// The user's password: meant for the environment, `BOUNCEFLOW__CLICKHOUSE__PASSWORD`, whose value is taken as it stands.
+    pub password: Text,
+    /// File with the user's password instead. White space at its end is not the password's. Read anew when it changes.
     pub password_file: Option<PathBuf>,
+    /// Certificates (PEM) of the authorities that sign those of the servers, where addresses begin with `https://`; unset: the public
+    /// authorities. Read anew when it changes, as are the two below.
+    pub ca_file: Option<PathBuf>,
+    /// Certificate (PEM, with its chain) to show to the servers; unset: none.
+    pub certificate_file: Option<PathBuf>,
+    /// Its private key (PEM).
+    pub key_file: Option<PathBuf>,
     /// An insert that was not answered within this is sent again. Milliseconds.
     pub insert_timeout_ms: u64,
 }
@@ -219,7 +230,11 @@ impl Default for RawClickHouse {
             database: "bounceflow".into(),
             retention: RawRetention::default(),
             user: "default".into(),
+            password: Text::default(),
             password_file: None,
+            ca_file: None,
+            certificate_file: None,
+            key_file: None,
             insert_timeout_ms: 60_000,
         }
     }
@@ -334,22 +349,40 @@ impl Default for RawWatch {
 pub struct RawHttp {
     /// Address of `/healthz`, `/readyz`, `/metrics` and, where the watch role runs, `/api/v1`.
     pub listen: String,
+    /// File of the bearer tokens that `/metrics` and `/api/v1` ask for, one a line: each is accepted. Unset: none is asked for. Read anew
+    /// when it changes.
+    pub token_file: Option<PathBuf>,
+    /// TLS; unset: plain HTTP.
+    pub tls: Option<RawHttpTls>,
+}
+
+/// What the HTTP side shows to those who connect. Both are read anew when they change.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawHttpTls {
+    /// Certificate with its chain, PEM.
+    pub certificate_file: PathBuf,
+    /// Its private key, PEM.
+    pub key_file: PathBuf,
 }
 
 impl Default for RawHttp {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:9090".into() }
+        Self { listen: "127.0.0.1:9090".into(), token_file: None, tls: None }
     }
 }
 
 /// What has been checked.
+#[derive(Clone)]
 pub struct Config {
     /// Prefix of groups, transactional ids and tokens.
     pub deployment: String,
     /// Number of this process among those of its role.
-    pub ordinal: u32,
+    pub ordinal: Ordinal,
     /// librdkafka properties.
     pub kafka: BTreeMap<String, String>,
+    /// Those of them whose values come from files.
+    pub kafka_files: BTreeMap<String, PathBuf>,
     /// Input topics.
     pub inputs: Vec<RawInput>,
     /// Own topics.
@@ -364,12 +397,16 @@ pub struct Config {
     pub recipient: Recipient,
     /// ClickHouse.
     pub clickhouse: Settings,
+    /// Where its credentials come from, to be read anew.
+    pub clickhouse_secrets: ClickHouseSecrets,
     /// The sink role.
     pub sink: Sink,
     /// The watch role.
     pub watch: Watch,
     /// Address of health and metrics.
     pub listen: SocketAddr,
+    /// Where what guards them comes from.
+    pub http_secrets: http::Secrets,
 }
 
 /// The classify role, checked.
@@ -416,6 +453,60 @@ pub struct Watch {
     pub settings: bounceflow_window::Settings,
 }
 
+/// Which one of its role a process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ordinal {
+    /// This one.
+    Number(u32),
+    /// The one at the end of the host name. Only a process that runs needs it: a job that checks or migrates has none.
+    HostName,
+}
+
+impl Ordinal {
+    /// What it is here. An error where the host name has no number at its end: taken for 0, several would fence each other.
+    pub fn here(self) -> Result<Self, Mistakes> {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        self.on(host.trim())
+    }
+
+    fn on(self, host: &str) -> Result<Self, Mistakes> {
+        let number = host.rsplit_once('-').and_then(|(_, number)| number.parse().ok());
+        match (self, number) {
+            (Self::HostName, Some(number)) => Ok(Self::Number(number)),
+            (Self::HostName, None) => Err(Mistakes(vec![format!(
+                "ordinal: is \"hostname\", and the host name {host:?} has no number at its end as classify-0 has: run this role as a \
+                 StatefulSet, name the host so, or give each process of the role a number of its own (ordinal = 0)"
+            )])),
+            (number, _) => Ok(number),
+        }
+    }
+}
+
+impl fmt::Display for Ordinal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::HostName => f.write_str("hostname"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Ordinal {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Number(u32),
+            Text(String),
+        }
+        match Written::deserialize(deserializer) {
+            Ok(Written::Number(number)) => Ok(Self::Number(number)),
+            Ok(Written::Text(text)) if text == "hostname" => Ok(Self::HostName),
+            _ => Err(serde::de::Error::custom("must be a whole number from 0, or \"hostname\"")),
+        }
+    }
+}
+
 /// Every mistake of a configuration, each with its path.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Mistakes(pub Vec<String>);
@@ -423,6 +514,11 @@ pub struct Mistakes(pub Vec<String>);
 impl Mistakes {
     fn add(&mut self, path: &str, what: impl fmt::Display) {
         self.0.push(format!("{path}: {what}"));
+    }
+
+    /// Of fields of `[http]`.
+    pub(crate) fn of_http(found: Vec<(&'static str, String)>) -> Self {
+        Self(found.into_iter().map(|(field, what)| format!("http.{field}: {what}")).collect())
     }
 }
 
@@ -444,15 +540,33 @@ impl Config {
         if !file.is_file() {
             return Err(Mistakes(vec![format!("{}: no such file; name another with --config", file.display())]));
         }
-        let figment = Figment::new().merge(Toml::file_exact(file)).merge(Env::prefixed("BOUNCEFLOW__").split("__"));
-        let tree: serde_json::Value =
+        let text = std::fs::read_to_string(file).map_err(|e| Mistakes(vec![format!("{}: {e}", file.display())]))?;
+        let table = parse_toml(&text).map_err(|e| Mistakes(vec![format!("{}: {e}", file.display())]))?;
+        // Values of the environment are read as TOML, which a password is not.
+        let environment = Env::prefixed("BOUNCEFLOW__").filter(|key| key != PASSWORD).split("__");
+        let figment = Figment::new().merge(Serialized::defaults(table)).merge(environment);
+        let mut tree: serde_json::Value =
             figment.extract().map_err(|e| Mistakes(e.into_iter().map(|e| format!("{}: {e}", file.display())).collect()))?;
+        let password = std::env::var_os("BOUNCEFLOW__CLICKHOUSE__PASSWORD").map(std::ffi::OsString::into_string);
+        match (password, tree.as_object_mut()) {
+            (Some(Err(_)), _) => {
+                return Err(Mistakes(vec!["BOUNCEFLOW__CLICKHOUSE__PASSWORD: holds bytes that are no text".into()]));
+            }
+            (Some(Ok(password)), Some(tree)) => {
+                let clickhouse = tree.entry("clickhouse").or_insert_with(|| serde_json::Value::Object(serde_json::Map::new()));
+                if let Some(clickhouse) = clickhouse.as_object_mut() {
+                    clickhouse.insert("password".to_owned(), password.into());
+                }
+            }
+            _ => {}
+        }
         Self::from_tree(tree)
     }
 
     /// Checks the text of a configuration file alone.
     pub fn parse(text: &str) -> Result<Self, Mistakes> {
-        let tree: serde_json::Value = toml::from_str(text).map_err(|e| Mistakes(vec![e.to_string()]))?;
+        let table = parse_toml(text).map_err(|e| Mistakes(vec![e]))?;
+        let tree = serde_json::to_value(table).map_err(|e| Mistakes(vec![e.to_string()]))?;
         Self::from_tree(tree)
     }
 
@@ -464,6 +578,24 @@ impl Config {
             Some(config) if mistakes.0.is_empty() => Ok(config),
             _ => Err(mistakes),
         }
+    }
+
+    /// The files that Kafka's clients are made from: values, and what properties such as `ssl.key.location` name.
+    pub fn files_of_kafka(&self) -> Vec<PathBuf> {
+        let located = self.kafka.iter().filter(|(property, _)| property.ends_with(".location")).map(|(_, file)| file.into());
+        self.kafka_files.values().cloned().chain(located).collect()
+    }
+
+    /// The same with Kafka's secrets as they are now.
+    pub fn with_kafka_renewed(&self) -> Result<Self, Mistakes> {
+        let (mut mistakes, mut renewed) = (Mistakes::default(), self.clone());
+        for (property, file) in &self.kafka_files {
+            match secrets::read_text(file) {
+                Ok(value) => drop(renewed.kafka.insert(property.clone(), value)),
+                Err(e) => mistakes.add(&format!("kafka_files.\"{property}\""), e),
+            }
+        }
+        if mistakes.0.is_empty() { Ok(renewed) } else { Err(mistakes) }
     }
 
     fn check(mut raw: RawConfig, mistakes: &mut Mistakes) -> Option<Self> {
@@ -521,12 +653,22 @@ impl Config {
             mistakes.add("sink.max_bytes", "must be at most 67108864 (64 MiB): a batch is one block");
         }
         at_least(mistakes, "clickhouse.insert_timeout_ms", raw.clickhouse.insert_timeout_ms, 100);
-        let password = match raw.clickhouse.password_file.as_deref().map(std::fs::read_to_string) {
-            None => String::new(),
-            Some(Ok(text)) => text.trim_end().to_owned(),
-            Some(Err(e)) => {
-                mistakes.add("clickhouse.password_file", e);
-                String::new()
+        let clickhouse_secrets = ClickHouseSecrets {
+            password: std::mem::take(&mut raw.clickhouse.password).0,
+            password_file: raw.clickhouse.password_file.take(),
+            ca_file: raw.clickhouse.ca_file.take(),
+            certificate_file: raw.clickhouse.certificate_file.take(),
+            key_file: raw.clickhouse.key_file.take(),
+        };
+        let access = match clickhouse_secrets.read() {
+            Ok(credentials) => Access::new(&credentials).unwrap_or_else(|mistake| {
+                let (field, what) = mistake.split_once(' ').unwrap_or((&mistake, ""));
+                mistakes.add(&format!("clickhouse.{field}"), what);
+                Access::default()
+            }),
+            Err(found) => {
+                found.iter().for_each(|(field, what)| mistakes.add(&format!("clickhouse.{field}"), what));
+                Access::default()
             }
         };
         let key = recipient_key(raw.recipient.key_file.as_deref(), "recipient.key_file", mistakes);
@@ -551,7 +693,7 @@ impl Config {
                 rates: raw.clickhouse.retention.rates,
             },
             user: raw.clickhouse.user,
-            password,
+            access,
             pipeline: raw.deployment.clone(),
             insert_timeout: Duration::from_millis(raw.clickhouse.insert_timeout_ms),
             ..servers
@@ -562,6 +704,13 @@ impl Config {
         }
         let listen =
             raw.http.listen.parse().map_err(|e| mistakes.add("http.listen", format_args!("{e}; write it as 0.0.0.0:9090")));
+        let http_secrets = http::Secrets {
+            token_file: raw.http.token_file.take(),
+            tls: raw.http.tls.take().map(|tls| (tls.certificate_file, tls.key_file)),
+        };
+        if let Err(found) = Guard::new(&http_secrets) {
+            mistakes.0.extend(Mistakes::of_http(found).0);
+        }
         let identities =
             Identities::new(&raw.identity).map_err(|e| mistakes.0.extend(e.as_slice().iter().map(ToString::to_string)));
         let watch = watch(raw.watch, mistakes);
@@ -574,8 +723,9 @@ impl Config {
             }
         }
         Some(Self {
-            ordinal: raw.ordinal.unwrap_or_else(ordinal_of_host),
+            ordinal: raw.ordinal,
             kafka,
+            kafka_files: raw.kafka_files,
             inputs: raw.inputs,
             topics: raw.topics,
             classify: Classify {
@@ -591,6 +741,7 @@ impl Config {
             identities: identities.ok()?,
             recipient: Recipient { key_id: raw.recipient.key_id, key, old_keys, keep_plain: raw.recipient.keep_plain },
             clickhouse,
+            clickhouse_secrets,
             deployment: raw.deployment,
             sink: Sink {
                 linger: Duration::from_millis(raw.sink.linger_ms),
@@ -600,8 +751,21 @@ impl Config {
             },
             watch: watch?,
             listen: listen.ok()?,
+            http_secrets,
         })
     }
+}
+
+/// `BOUNCEFLOW__CLICKHOUSE__PASSWORD`, as the environment's provider calls it.
+const PASSWORD: &str = "clickhouse__password";
+
+/// The parser's own words quote the line, which may hold a secret.
+fn parse_toml(text: &str) -> Result<toml::Table, String> {
+    text.parse().map_err(|e: toml::de::Error| {
+        let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let (line, column) = (before.matches('\n').count() + 1, before.chars().rev().take_while(|c| *c != '\n').count() + 1);
+        format!("line {line}, column {column}: {}", e.message())
+    })
 }
 
 /// Which servers ClickHouse is, and how they belong together. Checked with the rest of the settings.
@@ -629,10 +793,11 @@ fn servers(raw: &mut RawClickHouse) -> Settings {
 
 /// The properties, those from files among them.
 fn kafka(
-    mut properties: BTreeMap<String, String>,
+    properties: BTreeMap<String, Text>,
     files: &BTreeMap<String, PathBuf>,
     mistakes: &mut Mistakes,
 ) -> BTreeMap<String, String> {
+    let mut properties: BTreeMap<_, _> = properties.into_iter().map(|(property, value)| (property, value.0)).collect();
     for (section, property) in properties.keys().map(|p| ("kafka", p)).chain(files.keys().map(|p| ("kafka_files", p))) {
         if let Some(why) = reserved(property) {
             mistakes.add(&format!("{section}.\"{property}\""), why);
@@ -643,9 +808,9 @@ fn kafka(
         if properties.contains_key(property) {
             mistakes.add(&path, "is under `kafka` as well");
         }
-        match std::fs::read_to_string(file) {
-            Ok(text) => drop(properties.insert(property.clone(), text.trim_end().to_owned())),
-            Err(e) => mistakes.add(&path, format_args!("{}: {e}", file.display())),
+        match secrets::read_text(file) {
+            Ok(text) => drop(properties.insert(property.clone(), text)),
+            Err(e) => mistakes.add(&path, e),
         }
     }
     properties
@@ -698,9 +863,11 @@ fn watch(raw: RawWatch, mistakes: &mut Mistakes) -> Option<Watch> {
         },
     };
     for (i, url) in raw.alertmanagers.iter().enumerate() {
-        if !(url.starts_with("http://") || url.starts_with("https://")) {
-            mistakes
-                .add(&format!("watch.alertmanagers[{i}]"), format_args!("{url:?} is no address; write it as http://host:9093"));
+        let path = format!("watch.alertmanagers[{i}]");
+        if url.contains('@') {
+            mistakes.add(&path, "holds a user: addresses are shown in logs and by /api/v1/status");
+        } else if !(url.starts_with("http://") || url.starts_with("https://")) {
+            mistakes.add(&path, format_args!("{url:?} is no address; write it as http://host:9093"));
         }
     }
     at_least(mistakes, "watch.resend_interval_ms", raw.resend_interval_ms, 1000);
@@ -816,7 +983,20 @@ fn reserved(property: &str) -> Option<&'static str> {
     }
 }
 
-fn ordinal_of_host() -> u32 {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    host.trim().rsplit_once('-').and_then(|(_, number)| number.parse().ok()).unwrap_or(0)
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_name_without_a_number_is_no_ordinal() {
+        for (host, number) in [("classify-0", 0), ("mail-bounceflow-sink-17", 17)] {
+            assert_eq!(Ordinal::HostName.on(host), Ok(Ordinal::Number(number)));
+        }
+        for host in ["laptop", "mail-x7k2p", "7", "sink-", "sink-99999999999", ""] {
+            let refused = Ordinal::HostName.on(host).unwrap_err().to_string();
+            assert!(refused.contains("ordinal: is \"hostname\"") && refused.contains(&format!("{host:?}")), "{refused}");
+            assert_eq!(Ordinal::Number(3).on(host), Ok(Ordinal::Number(3)));
+        }
+    }
 }

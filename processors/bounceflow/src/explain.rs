@@ -10,7 +10,7 @@ use bounceflow_enrich::{Isps, domain_of, normalize_domain};
 use bounceflow_event::{Action, EventType, Number, Severity, Text};
 use serde::{Deserialize, Serialize};
 
-use crate::rules::{files, place};
+use crate::rules::{Table, files, place};
 
 /// What is asked.
 #[derive(clap::Args)]
@@ -37,6 +37,8 @@ pub struct Args {
     /// File of rules of your own, or folder of them, beside the built-in ones; may be repeated
     #[arg(long, value_name = "PATH")]
     rules: Vec<PathBuf>,
+    #[command(flatten)]
+    table: Table,
 }
 
 #[derive(Deserialize)]
@@ -75,7 +77,7 @@ struct Answer<'a> {
 
 /// Answers on standard output.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let isps = Isps::builtin()?;
+    let isps = args.table.read()?;
     let rules = Arc::new(files::load(&args.rules, &isps)?);
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     if args.jsonl {

@@ -45,6 +45,11 @@ impl Health {
         added
     }
 
+    /// Forgets them: others take their place.
+    pub fn clear(&self) {
+        self.loops.lock().unwrap_or_else(|e| e.into_inner()).clear();
+    }
+
     /// The loops that do not turn.
     pub fn stuck(&self) -> Vec<String> {
         let now = self.started.elapsed();

@@ -31,6 +31,12 @@ const LOST_CALL: Duration = Duration::from_secs(25);
 /// For a call whose answer only helps the next try.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Brokers that let nobody in for this long, from the first refusal on, are not waited for: the process ends and says why.
+const REFUSED_FOR: Duration = Duration::from_secs(15);
+
+/// What a client has to say has been taken once nothing came for this long. (Without any wait, a poll ends at its own first event.)
+const EVENTS: Duration = Duration::from_millis(20);
+
 /// A transaction left open by a dead process blocks readers for this long; the same `transactional.id` coming back ends it at once.
 pub const TRANSACTION_TIMEOUT_MS: &str = "10000";
 
@@ -84,6 +90,26 @@ pub fn consumer_config(properties: &BTreeMap<String, String>, group: &str) -> Cl
     let mut config = client_config(properties, CONSUMER_DEFAULTS, CONSUMER_FIXED);
     config.set("group.id", group);
     config
+}
+
+/// A broker does not let us in, or we do not trust it: nothing changes that but another secret or another certificate.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("Kafka does not let us in, or is not who it must be: {why}. Next: {}", next(.why))]
+pub struct Refused {
+    /// The broker, and what was said.
+    why: String,
+}
+
+/// What a person does about it. The client library has no code for it, but words.
+fn next(why: &str) -> &'static str {
+    if why.contains("broker certificate could not be verified") || why.contains("certificate verify failed") {
+        "look whether the broker's certificate is signed by an authority of `ssl.ca.location`, names the host, and has not expired"
+    } else if why.contains("SSL") || why.starts_with("ssl://") {
+        "look whether `ssl.certificate.location` holds a certificate of ours that the broker trusts and that has not expired, and whether \
+         the port speaks TLS"
+    } else {
+        "check `sasl.username`, `sasl.mechanism` and the password (`sasl.password` under [kafka_files]) against the user the brokers know"
+    }
 }
 
 /// What a poll of the consumer brought.
@@ -227,6 +253,14 @@ impl Consumer {
         Ok(metadata.topics().first().map_or(0, |t| t.partitions().len()) as i32)
     }
 
+    /// Why nobody answered: what the brokers said of us, where they did.
+    fn unanswered(&self, properties: &BTreeMap<String, String>, error: &KafkaError) -> anyhow::Error {
+        match refusal(&self.inner) {
+            Some((_, refused)) => refused.into(),
+            None => anyhow::anyhow!("Kafka does not answer at {}: {error}", brokers(properties)),
+        }
+    }
+
     /// Starts (again) at these offsets, and at nothing else; ends every pause.
     ///
     /// Where exactly these partitions are read already, they are only moved. Assigned anew they would be stopped and started, and a
@@ -346,11 +380,27 @@ impl Reader {
     }
 }
 
+fn brokers(properties: &BTreeMap<String, String>) -> &str {
+    properties.get("bootstrap.servers").map_or("", String::as_str)
+}
+
+/// What brokers said of us since they answered last, and since when. It comes as an event, so a client that is not read from is polled.
+fn refusal(client: &BaseConsumer<Context>) -> Option<(Instant, Refused)> {
+    while client.poll(EVENTS).is_some() {}
+    client.context().refused()
+}
+
+/// An error unless Kafka answers and lets us in.
+pub fn reach(properties: &BTreeMap<String, String>) -> anyhow::Result<()> {
+    let outsider = outsider(properties, "read_committed")?;
+    let answer = outsider.inner.fetch_metadata(None, CALL_TIMEOUT);
+    answer.map(drop).map_err(|e| outsider.unanswered(properties, &e))
+}
+
 /// How many partitions a topic has. An error where there is none.
 pub fn partitions_in(properties: &BTreeMap<String, String>, topic: &str) -> anyhow::Result<i32> {
-    let partitions = outsider(properties, "read_committed")?.partitions(topic).map_err(|e| {
-        anyhow::anyhow!("Kafka does not answer at {}: {e}", properties.get("bootstrap.servers").map_or("", String::as_str))
-    })?;
+    let outsider = outsider(properties, "read_committed")?;
+    let partitions = outsider.partitions(topic).map_err(|e| outsider.unanswered(properties, &e))?;
     anyhow::ensure!(partitions > 0, "topic {topic} is missing; `bounceflow create-topics` makes bounceflow's own");
     Ok(partitions)
 }
@@ -393,6 +443,8 @@ pub enum TransactionError {
     Fatal(KafkaError),
     /// Another process uses this `transactional.id`: this one must end.
     Fenced(KafkaError),
+    /// The brokers let nobody in who shows what we do.
+    Refused(Refused),
 }
 
 impl TransactionError {
@@ -434,7 +486,13 @@ impl Producer {
             match inner.init_transactions(CALL_TIMEOUT) {
                 Ok(()) => return Ok(Some(Self { inner, stop: stop.clone(), health: Arc::clone(health) })),
                 Err(KafkaError::Transaction(e)) if e.is_retriable() => {
-                    tracing::warn!(transactional_id, error = %e, "Kafka does not answer yet; waiting for it");
+                    inner.poll(EVENTS);
+                    match inner.context().refused() {
+                        Some((since, refused)) if since.elapsed() > REFUSED_FOR => {
+                            return Err(TransactionError::Refused(refused));
+                        }
+                        _ => tracing::warn!(transactional_id, error = %e, "Kafka does not answer yet; waiting for it"),
+                    }
                 }
                 Err(e) => return Err(TransactionError::from(e)),
             }
@@ -533,13 +591,14 @@ pub fn cluster_id(properties: &BTreeMap<String, String>) -> anyhow::Result<Strin
     client.client().fetch_cluster_id(CALL_TIMEOUT).ok_or_else(|| anyhow::anyhow!("Kafka does not say the id of its cluster"))
 }
 
-/// Waits until Kafka answers and every topic is there, with a log line every few seconds. False: told to stop before.
+/// Waits until Kafka answers and every topic is there, with a log line every few seconds. False: told to stop before. An error where
+/// brokers answer, and let nobody in who shows what we do.
 pub fn wait_for_topics(
     properties: &BTreeMap<String, String>,
     topics: &[&str],
     stop: &Stop,
     health: &Loop,
-) -> Result<bool, KafkaError> {
+) -> anyhow::Result<bool> {
     let mut config = client_config(properties, &[], &[]);
     config.set_log_level(RDKafkaLogLevel::Critical);
     let client: BaseConsumer<Context> = BaseConsumer::from_config_and_context(&config, Context::quiet())?;
@@ -547,8 +606,13 @@ pub fn wait_for_topics(
     while !stop.is_set() {
         health.turn();
         let problem = match client.fetch_metadata(None, Duration::from_secs(2)) {
-            Err(e) => format!("Kafka does not answer at {}: {e}", properties.get("bootstrap.servers").map_or("", String::as_str)),
+            Err(e) => match refusal(&client) {
+                Some((since, refused)) if since.elapsed() > REFUSED_FOR => return Err(refused.into()),
+                Some((_, refused)) => refused.to_string(),
+                None => format!("Kafka does not answer at {}: {e}", brokers(properties)),
+            },
             Ok(metadata) => {
+                client.context().let_in();
                 let there = |topic: &&&str| metadata.topics().iter().any(|t| t.name() == **topic && !t.partitions().is_empty());
                 let missing: Vec<&str> = topics.iter().filter(|t| !there(t)).copied().collect();
                 if missing.is_empty() {
@@ -579,6 +643,8 @@ pub(crate) struct Context {
     /// Whose lag its statistics tell; empty: nobody's.
     role: &'static str,
     quiet: bool,
+    /// What a broker said last of us, and when one said so first.
+    refused: Mutex<Option<(Instant, Refused)>>,
 }
 
 impl Context {
@@ -589,6 +655,30 @@ impl Context {
     fn note(&self, rebalance: Option<TopicPartitionList>) {
         *self.rebalance.lock().unwrap_or_else(|e| e.into_inner()) = rebalance;
         self.rebalanced.store(true, Ordering::Release);
+    }
+
+    fn refused(&self) -> Option<(Instant, Refused)> {
+        self.refused.lock().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    /// A broker that is not there takes back what another said: it is waited for.
+    fn note_refusal(&self, error: &KafkaError, reason: &str) {
+        use RDKafkaErrorCode::{Authentication, BrokerTransportFailure, SSL, SaslAuthenticationFailed, UnsupportedSASLMechanism};
+        let is_refusal = match error {
+            KafkaError::Global(Authentication | SSL | SaslAuthenticationFailed | UnsupportedSASLMechanism) => true,
+            // With TLS 1.3 the handshake is over for us before the broker has looked at our certificate.
+            KafkaError::Global(BrokerTransportFailure) => {
+                reason.contains("SSL alert") || reason.contains("while requesting ApiVersion")
+            }
+            _ => return,
+        };
+        let mut refused = self.refused.lock().unwrap_or_else(|e| e.into_inner());
+        let since = refused.as_ref().map_or_else(Instant::now, |(since, _)| *since);
+        *refused = is_refusal.then(|| (since, Refused { why: reason.to_owned() }));
+    }
+
+    fn let_in(&self) {
+        *self.refused.lock().unwrap_or_else(|e| e.into_inner()) = None;
     }
 
     fn take_rebalance<'a>(&self) -> Event<'a> {
@@ -622,6 +712,7 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.note_refusal(&error, reason);
         // The end of a partition comes here as well as to the poll.
         if !self.quiet && error != KafkaError::Global(RDKafkaErrorCode::PartitionEOF) {
             tracing::warn!(%error, reason, "Kafka client; it goes on by itself");

@@ -7,6 +7,7 @@
 pub mod failpoint;
 pub mod cli;
 pub mod config;
+pub mod secrets;
 pub mod run;
 pub mod classify;
 pub mod record;

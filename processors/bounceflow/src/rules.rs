@@ -17,6 +17,8 @@ use bounceflow_classify::{Rule, Rules};
 use bounceflow_enrich::Isps;
 use serde::Serialize;
 
+use crate::config::Mistakes;
+
 pub use current::Current;
 use files::is_builtin;
 pub(crate) use unmatched::since;
@@ -36,6 +38,8 @@ enum Command {
         /// Files of rules, or folders of them
         #[arg(required = true)]
         paths: Vec<PathBuf>,
+        #[command(flatten)]
+        table: Table,
     },
     /// Run the examples of every rule, the built-in ones too
     #[command(after_help = "\
@@ -50,6 +54,8 @@ Examples:
         /// Rules of yours may win examples of built-in rules: that is said, but is no failure
         #[arg(long)]
         allow_overrides: bool,
+        #[command(flatten)]
+        table: Table,
     },
     /// List the rules in the order in which they decide: priority, id, category, place, source
     #[command(after_help = "Examples:\n  bounceflow rules list | less -S\n  bounceflow rules list rules/ --json | jq '.[].id'")]
@@ -59,6 +65,8 @@ Examples:
         /// Print JSON
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        table: Table,
     },
     Unmatched(unmatched::Args),
 }
@@ -67,17 +75,34 @@ Examples:
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let code = match args.command {
-        Command::Check { paths } => check(&load(&paths)?, &mut out)?,
-        Command::Test { paths, allow_overrides } => test(&load(&paths)?, allow_overrides, &mut out)?,
-        Command::List { paths, json } => list(&load(&paths)?, json, &mut out)?,
+        Command::Check { paths, table } => check(&load(&paths, &table)?, &mut out)?,
+        Command::Test { paths, allow_overrides, table } => test(&load(&paths, &table)?, allow_overrides, &mut out)?,
+        Command::List { paths, json, table } => list(&load(&paths, &table)?, json, &mut out)?,
         Command::Unmatched(args) => unmatched::run(&args, &mut out)?,
     };
     out.flush()?;
     Ok(code)
 }
 
-fn load(paths: &[PathBuf]) -> anyhow::Result<Rules> {
-    Ok(files::load(paths, &Isps::builtin()?)?)
+/// Which providers rules may name.
+#[derive(clap::Args)]
+pub(crate) struct Table {
+    /// Table of mailbox providers in place of the built-in one, as `isps` of the configuration names it
+    #[arg(long, value_name = "FILE")]
+    isps: Option<PathBuf>,
+}
+
+impl Table {
+    pub(crate) fn read(&self) -> anyhow::Result<Isps> {
+        let Some(file) = &self.isps else { return Ok(Isps::builtin()?) };
+        let text = std::fs::read_to_string(file).map_err(|e| e.to_string());
+        let table = text.and_then(|text| Isps::from_toml(&text).map_err(|e| e.to_string()));
+        Ok(table.map_err(|e| Mistakes(vec![format!("--isps {}: {e}", file.display())]))?)
+    }
+}
+
+fn load(paths: &[PathBuf], table: &Table) -> anyhow::Result<Rules> {
+    Ok(files::load(paths, &table.read()?)?)
 }
 
 fn check(rules: &Rules, out: &mut dyn Write) -> anyhow::Result<ExitCode> {

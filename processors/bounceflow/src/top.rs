@@ -16,6 +16,7 @@ mod client;
 mod tests;
 
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
@@ -25,6 +26,8 @@ use ratatui::crossterm::event::{self, Event, KeyEvent};
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use model::{Figure, Scope};
+
+use crate::secrets;
 
 use client::Client;
 use model::{Answer, Ask, Model};
@@ -57,6 +60,14 @@ pub struct Args {
     /// Where the watch role listens (http.listen)
     #[arg(long, env = "BOUNCEFLOW_URL", default_value = "http://127.0.0.1:9090")]
     pub url: String,
+
+    /// File with a token of the server's http.token_file; with several lines, the first is shown
+    #[arg(long, env = "BOUNCEFLOW_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+
+    /// Certificates (PEM) of the authority that signed the server's; without it, the public ones are trusted
+    #[arg(long, env = "BOUNCEFLOW_CA_FILE", value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
 
     /// Window: 5m, 1h, or seconds. Without it, the shortest there is of 5 minutes or more
     #[arg(long, value_parser = window)]
@@ -105,7 +116,11 @@ enum Input {
 
 /// Shows until the reader leaves.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let client = Client::new(&args.url)?;
+    let named = |what: &str, file: &Option<PathBuf>| {
+        file.as_deref().map(|file| secrets::read(file).map_err(|e| anyhow::anyhow!("--{what}-file: {e}"))).transpose()
+    };
+    let (token, ca) = (named("token", &args.token_file)?, named("ca", &args.ca_file)?);
+    let client = Client::new(&args.url, token.as_deref(), ca.as_deref())?;
     let live = !args.once && std::io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
     let ask = Ask {
         scope: args.scope,

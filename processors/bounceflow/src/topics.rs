@@ -9,7 +9,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::error::RDKafkaErrorCode;
 
 use crate::config::Config;
-use crate::kafka::CALL_TIMEOUT;
+use crate::kafka::{self, CALL_TIMEOUT};
 
 const DAY_MS: i64 = 24 * 3600 * 1000;
 
@@ -90,6 +90,8 @@ pub(crate) fn settings(config: &Config, topic: &str) -> anyhow::Result<BTreeMap<
 }
 
 fn admin(config: &Config) -> anyhow::Result<(AdminClient<DefaultClientContext>, AdminOptions)> {
+    // The client below only knows that nobody answered in time.
+    kafka::reach(&config.kafka)?;
     let mut client = ClientConfig::new();
     client.extend(config.kafka.clone());
     let options = AdminOptions::new().operation_timeout(Some(CALL_TIMEOUT)).request_timeout(Some(CALL_TIMEOUT));

@@ -104,6 +104,7 @@ impl Trouble {
             Self::Transaction(TransactionError::Fenced(why)) => {
                 Err(Fenced { id: format!("transactional.id {transactional_id}"), why }.into())
             }
+            Self::Transaction(TransactionError::Refused(refused)) => Err(refused.into()),
             Self::Transaction(TransactionError::Fatal(error)) => {
                 tracing::warn!(transactional_id, %error, "The producer is of no more use; making a new one");
                 Ok(Cure::NewProducer)

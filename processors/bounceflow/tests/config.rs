@@ -212,3 +212,40 @@ fn a_table_of_providers_may_be_ones_own_and_rules_name_those() {
         assert!(text.contains(part), "{text}");
     }
 }
+
+#[test]
+fn an_ordinal_is_a_number_or_the_host_names() {
+    use bounceflow::config::Ordinal;
+    let config = |ordinal: &str| Config::parse(&format!("{ordinal}\n{LEAST}"));
+    assert_eq!(config("").ok().unwrap().ordinal, Ordinal::Number(0));
+    assert_eq!(config("ordinal = 3").ok().unwrap().ordinal, Ordinal::Number(3));
+    // Only who runs has to have a number: jobs that check and migrate have none.
+    assert_eq!(config("ordinal = 'hostname'").ok().unwrap().ordinal, Ordinal::HostName);
+    for wrong in ["'mail-0'", "-1", "1.5", "true"] {
+        let found = mistakes(&format!("ordinal = {wrong}\n{LEAST}"));
+        assert_eq!(found, ["ordinal: must be a whole number from 0, or \"hostname\""], "{wrong}");
+    }
+}
+
+#[test]
+fn what_guards_the_http_side_is_read_and_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let config = |http: &str| Config::parse(&format!("{LEAST}[http]\n{http}\n"));
+    let token = |text: &str| config(&format!("token_file = '{}'", file("token", text))).err().map(|e| e.to_string());
+    assert_eq!(token("0123456789abcdef\n\n  fedcba9876543210  \n"), None);
+    for (text, why) in
+        [("\n", "is empty"), ("0123456789abcde", "token 1 must be 16"), ("0123456789abcdef\nwith some space", "token 2")]
+    {
+        let told = token(text).unwrap_or_default();
+        assert!(told.contains("http.token_file: ") && told.contains(why) && !told.contains("abcde"), "{text}: {told}");
+    }
+    let nothing = file("nothing", "nothing");
+    let told = config(&format!("tls = {{ certificate_file = '{nothing}', key_file = '{nothing}' }}")).err().unwrap().to_string();
+    assert!(told.contains("http.tls.certificate_file: holds no certificate"), "{told}");
+    assert!(config("tls = { certificate_file = 'a' }").err().unwrap().to_string().contains("key_file"));
+}

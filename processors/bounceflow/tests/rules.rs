@@ -232,3 +232,27 @@ fn the_rule_of_the_readme_passes() {
     let (code, out, err) = bounceflow(&["rules", "test", file.to_str().unwrap()]);
     assert!(code == 0 && rule.contains("own.quokka"), "{out}{err}");
 }
+
+#[test]
+fn rules_may_name_providers_of_a_table_of_ones_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let table = write(
+        folder.path(),
+        "isps.toml",
+        "[sources]\nmine = 'mine'\n[[isp]]\nid = 'quokka_mail'\nname = 'Quokka Mail'\nkind = 'mailbox'\n\
+         domains = ['quokka.example']\ndomains_from = ['mine']\n",
+    );
+    let rules = write(folder.path(), "own.toml", OWN.replace("priority", "provider = ['quokka_mail']\npriority"));
+    let (table, rules) = (table.to_str().unwrap(), rules.to_str().unwrap());
+    let (code, _, told) = bounceflow(&["rules", "check", rules]);
+    assert!(code == 2 && told.contains("provider \"quokka_mail\" is none of the provider table"), "{code}: {told}");
+    for command in [&["rules", "check"][..], &["rules", "list"]] {
+        let (code, _, told) = bounceflow(&[command, &[rules, "--isps", table]].concat());
+        assert_eq!(code, 0, "{told}");
+    }
+    let explain = ["explain", "550 the quokka says no", "--recipient", "kim@quokka.example", "--rules", rules, "--isps", table];
+    let (code, told, wrong) = bounceflow(&explain);
+    assert!(code == 0 && told.contains("own.quokka") && told.contains("quokka_mail (Quokka Mail)"), "{code}: {told}{wrong}");
+    let (code, _, told) = bounceflow(&["rules", "check", rules, "--isps", rules]);
+    assert!(code == 2 && told.contains("--isps ") && told.contains("own.toml"), "{code}: {told}");
+}

@@ -57,7 +57,17 @@ impl std::fmt::Display for Answer {
     }
 }
 
-/// The server cannot be served as things stand: authentication, grants, missing table or column, unknown setting, syntax.
+/// The server does not let us in. Its password may be ahead of ours, or behind, while it is changed: so the batch is sent again until
+/// the two agree.
+const AUTHENTICATION: &[u32] = &[
+    192, // UNKNOWN_USER
+    193, // WRONG_PASSWORD
+    194, // REQUIRED_PASSWORD
+    195, // IP_ADDRESS_NOT_ALLOWED
+    516, // AUTHENTICATION_FAILED
+];
+
+/// The server cannot be served as things stand: grants, missing table or column, unknown setting, syntax.
 const HALT: &[u32] = &[
     16,  // NO_SUCH_COLUMN_IN_TABLE
     20,  // NUMBER_OF_COLUMNS_DOESNT_MATCH
@@ -69,14 +79,9 @@ const HALT: &[u32] = &[
     81,  // UNKNOWN_DATABASE
     115, // UNKNOWN_SETTING
     164, // READONLY: of the user; a read-only table is 242, and passes
-    192, // UNKNOWN_USER
-    193, // WRONG_PASSWORD
-    194, // REQUIRED_PASSWORD
-    195, // IP_ADDRESS_NOT_ALLOWED
     291, // DATABASE_ACCESS_DENIED
     452, // SETTING_CONSTRAINT_VIOLATION
     497, // ACCESS_DENIED
-    516, // AUTHENTICATION_FAILED
 ];
 
 /// The bytes of a row could not be read, or do not fit the column's type.
@@ -141,7 +146,10 @@ pub fn is_of_the_server(answer: &Answer) -> bool {
     match answer {
         Answer::Written => false,
         Answer::Broken { .. } => true,
-        Answer::Refused { code, .. } => code.is_some_and(|code| OF_THE_SERVER.contains(&code)) && judge(answer) == Verdict::Retry,
+        Answer::Refused { code, .. } => {
+            let of_the_server = |code| OF_THE_SERVER.contains(&code) || AUTHENTICATION.contains(&code);
+            code.is_some_and(of_the_server) && judge(answer) == Verdict::Retry
+        }
     }
 }
 
@@ -239,7 +247,7 @@ mod tests {
 
     #[test]
     fn every_halt_says_what_to_do() {
-        assert!(HALT.iter().all(|code| !advice(Some(*code)).is_empty()));
+        assert!(HALT.iter().chain(AUTHENTICATION).all(|code| !advice(Some(*code)).is_empty()));
         assert!(POISON.iter().all(|code| !HALT.contains(code)));
         assert_eq!(advice(None), "");
     }

@@ -249,7 +249,7 @@ impl Auditor<'_> {
     }
 
     fn query(&self, sql: &str) -> Query {
-        let query = self.warehouse.client.query_raw(sql);
+        let query = self.warehouse.client().query_raw(sql);
         query
             .with_setting("max_bytes_before_external_sort", SPILL_BYTES)
             .with_setting("max_bytes_before_external_group_by", SPILL_BYTES)

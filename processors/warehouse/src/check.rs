@@ -44,13 +44,13 @@ impl Warehouse {
     pub async fn check(&self) -> Result<(), WarehouseError> {
         self.check_server(OLDEST).await?;
         self.check_version().await?;
-        let tables = self.client.query_raw(
+        let tables = self.client().query_raw(
             "SELECT database, name, toString(uuid) AS uuid, engine, engine_full, create_table_query, dependencies_database,
                 dependencies_table
             FROM system.tables WHERE NOT is_temporary AND database NOT IN ('system', 'INFORMATION_SCHEMA', 'information_schema')",
         );
         let tables = by_name(self.timed("list tables", tables.fetch_all::<TableRow>()).await?);
-        let settings = self.client.query_raw(
+        let settings = self.client().query_raw(
             "SELECT name, value FROM system.settings WHERE name = 'deduplicate_insert'
             UNION ALL SELECT name, value FROM system.merge_tree_settings WHERE name LIKE '%replicated_deduplication_window%'",
         );
@@ -65,7 +65,7 @@ impl Warehouse {
 
     /// Whether the server is at least of this version: year and month.
     pub async fn check_server(&self, oldest: (u32, u32)) -> Result<(), WarehouseError> {
-        let found: String = self.timed("say its version", self.server.query_raw("SELECT version()").fetch_one()).await?;
+        let found: String = self.timed("say its version", self.server().query_raw("SELECT version()").fetch_one()).await?;
         if at_least(&found, oldest) {
             return Ok(());
         }

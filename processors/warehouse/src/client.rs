@@ -5,6 +5,7 @@ use std::time::Duration;
 use clickhouse::{Client, Compression, Row};
 use serde::Deserialize;
 
+use crate::access::Access;
 use crate::answer::Answer;
 use crate::block::{Block, Table, columns};
 use crate::error::{WarehouseError, chain};
@@ -33,8 +34,8 @@ pub struct Settings {
     pub retention: Retention,
     /// Empty: the server's default user.
     pub user: String,
-    /// Empty: none.
-    pub password: String,
+    /// Its password, and how the server is known where it is spoken to over TLS.
+    pub access: Access,
     /// Name of this pipeline, first word of every token.
     pub pipeline: String,
     /// How long an insert may take before its outcome counts as unknown.
@@ -55,7 +56,7 @@ impl Default for Settings {
             database: "bounceflow".to_owned(),
             retention: Retention::default(),
             user: String::new(),
-            password: String::new(),
+            access: Access::default(),
             pipeline: "bounceflow".to_owned(),
             insert_timeout: Duration::from_secs(60),
             query_timeout: Duration::from_secs(60),
@@ -74,7 +75,7 @@ impl std::fmt::Debug for Settings {
             .field("database", &self.database)
             .field("retention", &self.retention)
             .field("user", &self.user)
-            .field("password", if self.password.is_empty() { &"" } else { &"***" })
+            .field("access", &self.access)
             .field("pipeline", &self.pipeline)
             .field("insert_timeout", &self.insert_timeout)
             .field("query_timeout", &self.query_timeout)
@@ -193,9 +194,8 @@ struct ReplicaRow {
 #[derive(Clone)]
 pub struct Warehouse {
     pub(crate) settings: Settings,
-    /// Without a database: for what must work before there is one.
-    pub(crate) server: Client,
-    pub(crate) client: Client,
+    /// Read over all shards.
+    over_all: bool,
 }
 
 /// What makes a request exactly one block, and the block's descendants in views one block each: nothing is cut by the server's own
@@ -234,27 +234,34 @@ impl Warehouse {
         if !mistakes.is_empty() {
             return Err(WarehouseError::Settings(mistakes.join("; ")));
         }
-        let compression = if settings.compression { Compression::Lz4 } else { Compression::None };
-        let mut server = Client::default()
-            .with_url(settings.url.as_str())
-            .with_compression(compression)
-            .with_product_info("bounceflow", env!("CARGO_PKG_VERSION"));
-        if !settings.user.is_empty() {
-            server = server.with_user(settings.user.as_str());
-        }
-        if !settings.password.is_empty() {
-            server = server.with_password(settings.password.as_str());
-        }
-        let client = server.clone().with_database(settings.database.as_str());
-        Ok(Self { settings, server, client })
+        Ok(Self { settings, over_all: false })
     }
 
     /// The rows of all shards, as this server shows them: to be read only. A shard that does not answer is an error, never a gap.
     pub(crate) fn over_all(&self) -> Self {
         let settings = Settings { database: over_all(&self.settings.database), ..self.settings.clone() };
-        let client = self.server.clone().with_database(settings.database.as_str());
-        let client = client.with_setting("distributed_product_mode", "global").with_setting("skip_unavailable_shards", "0");
-        Self { settings, server: self.server.clone(), client }
+        Self { settings, over_all: true }
+    }
+
+    /// Asks in the database, with the credentials that are in force now.
+    pub(crate) fn client(&self) -> Client {
+        let client = self.server().with_database(self.settings.database.as_str());
+        if self.over_all {
+            client.with_setting("distributed_product_mode", "global").with_setting("skip_unavailable_shards", "0")
+        } else {
+            client
+        }
+    }
+
+    /// The same without a database: for what must work before there is one.
+    pub(crate) fn server(&self) -> Client {
+        let Settings { url, user, access, compression, .. } = &self.settings;
+        let client = access
+            .client()
+            .with_url(url.as_str())
+            .with_compression(if *compression { Compression::Lz4 } else { Compression::None })
+            .with_product_info("bounceflow", env!("CARGO_PKG_VERSION"));
+        if user.is_empty() { client } else { client.with_user(user.as_str()) }
     }
 
     /// The address it is spoken to at.
@@ -269,7 +276,7 @@ impl Warehouse {
 
     /// Whether the server answers and knows the user.
     pub async fn ping(&self) -> Result<(), WarehouseError> {
-        let query = self.server.query_raw("SELECT 1");
+        let query = self.server().query_raw("SELECT 1");
         self.timed("answer", async { query.fetch_one::<u8>().await.map(|_| ()) }).await
     }
 
@@ -288,7 +295,7 @@ impl Warehouse {
     pub(crate) async fn insert_into(&self, name: &str, block: &Block, token: &str) -> Answer {
         let sql = insert_statement(&self.settings.database, name, block.table());
         let timeout = Some(self.settings.insert_timeout);
-        let mut insert = self.client.insert_formatted_with(sql).with_timeouts(timeout, timeout);
+        let mut insert = self.client().insert_formatted_with(sql).with_timeouts(timeout, timeout);
         for (name, value) in ONE_BLOCK {
             insert = insert.with_setting(*name, *value);
         }
@@ -314,7 +321,7 @@ impl Warehouse {
     /// How many rows of `table` come from offsets `first..=last` of a topic partition.
     pub async fn count(&self, table: Table, topic: &str, partition: i32, first: i64, last: i64) -> Result<u64, WarehouseError> {
         let query = self
-            .client
+            .client()
             .query(&format!(
                 "SELECT count() FROM {table} WHERE kafka_topic = ? AND kafka_partition = ? AND kafka_offset BETWEEN ? AND ?"
             ))
@@ -344,7 +351,7 @@ impl Warehouse {
             return Ok(Held { rows: self.count(table, topic, partition, first, last).await?, awaits: None, doubts: None });
         };
         let query = self
-            .client
+            .client()
             .query(&format!(
                 "SELECT count(), ifNull((SELECT any(replica_path) FROM system.replicas
                     WHERE database = currentDatabase() AND table = '{table}'), '')
@@ -368,14 +375,15 @@ impl Warehouse {
 
     /// How far this server is with a replicated table; none: the table is not replicated.
     async fn replica(&self, table: Table) -> Result<Option<ReplicaRow>, WarehouseError> {
-        let query = self.client.query(&format!("{REPLICA_ROWS} AND table = ?")).bind(&self.settings.database).bind(table.name());
+        let query =
+            self.client().query(&format!("{REPLICA_ROWS} AND table = ?")).bind(&self.settings.database).bind(table.name());
         self.timed("read system.replicas", query.fetch_optional::<ReplicaRow>()).await
     }
 
     /// Why rows that other replicas have may be missing at this server, by table; of several shards: of the one that is asked.
     pub(crate) async fn behind(&self) -> Result<Vec<String>, WarehouseError> {
         let database = self.settings.sharding.as_ref().map_or(self.database(), |_| behind_all(self.database()));
-        let query = self.client.query(&format!("{REPLICA_ROWS} ORDER BY table")).bind(database);
+        let query = self.client().query(&format!("{REPLICA_ROWS} ORDER BY table")).bind(database);
         let rows = self.timed("read system.replicas", query.fetch_all::<ReplicaRow>()).await?;
         Ok(rows.iter().filter_map(|row| row.awaits(true)).collect())
     }
@@ -387,7 +395,7 @@ impl Warehouse {
             return Err(WarehouseError::Behind(why));
         }
         let query = self
-            .client
+            .client()
             .query(&format!(
                 "SELECT maxOrNull(last) FROM (
                     SELECT max(kafka_offset) AS last FROM {table} WHERE kafka_topic = ? AND kafka_partition = ? HAVING count() > 0
@@ -403,7 +411,7 @@ impl Warehouse {
         self.timed("find the last offset", query.fetch_one::<Option<i64>>()).await
     }
 
-    /// Runs `query` within the query timeout; `what` completes "ClickHouse refused to …".
+    /// Runs `query` within the query timeout; `what` completes "ClickHouse at … refused to …".
     pub(crate) async fn timed<T>(
         &self,
         what: &str,
@@ -421,10 +429,7 @@ impl Warehouse {
         match tokio::time::timeout(limit, query).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(e)) => Err(WarehouseError::of_query(what, &self.settings.url, &e)),
-            Err(_) => {
-                let message = format!("no answer within {limit:?}");
-                Err(WarehouseError::Unreachable { url: self.settings.url.clone(), message })
-            }
+            Err(_) => Err(WarehouseError::unreachable(&self.settings.url, format!("no answer within {limit:?}"))),
         }
     }
 }
@@ -466,7 +471,7 @@ mod tests {
 
     #[test]
     fn settings_never_show_the_password() {
-        let settings = Settings { password: "hunter2".to_owned(), ..Settings::default() };
+        let settings = Settings { access: Access::with_password("hunter2"), ..Settings::default() };
         assert!(!format!("{settings:?}").contains("hunter2"));
     }
 

@@ -20,9 +20,9 @@ struct View {
 impl Warehouse {
     /// Makes the views read with the rights of this user, where they do not yet.
     pub(crate) async fn define_views(&self) -> Result<(), WarehouseError> {
-        let user: String = self.timed("say who asks", self.client.query_raw("SELECT currentUser()").fetch_one()).await?;
+        let user: String = self.timed("say who asks", self.client().query_raw("SELECT currentUser()").fetch_one()).await?;
         let defined = defined_by(&user);
-        let views = self.client.query_raw(
+        let views = self.client().query_raw(
             "SELECT name, create_table_query FROM system.tables WHERE database = currentDatabase() AND engine = 'View' ORDER BY name",
         );
         let mut views = self.timed("list views", views.fetch_all::<View>()).await?;
@@ -30,7 +30,7 @@ impl Warehouse {
         for View { name, .. } in views {
             let statement = format!("ALTER TABLE {} MODIFY SQL SECURITY DEFINER DEFINER = {}", quote(&name), quoted(&user));
             let statement = self.replicated(&statement, Replication::on_cluster)?;
-            self.timed("give a view its rights", self.client.query_raw(&statement).execute()).await?;
+            self.timed("give a view its rights", self.client().query_raw(&statement).execute()).await?;
         }
         Ok(())
     }

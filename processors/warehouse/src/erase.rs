@@ -92,7 +92,7 @@ impl Warehouse {
             "SELECT toString(recipient_key_id) AS key_id, count() AS rows FROM failures WHERE {} GROUP BY key_id",
             erasure.condition()
         );
-        let query = self.client.query_raw(&sql).with_setting("max_query_size", MAX_QUERY_BYTES);
+        let query = self.client().query_raw(&sql).with_setting("max_query_size", MAX_QUERY_BYTES);
         let rows = self.timed_within(PATIENCE, "count the rows of people", query.fetch_all::<ByKey>()).await?;
         Ok(rows.into_iter().map(|row| (row.key_id, row.rows)).collect())
     }
@@ -108,7 +108,7 @@ impl Warehouse {
              FROM (SELECT arrayJoin([{}]) AS p)",
             rows.join(",")
         );
-        let query = self.client.query_raw(&sql).with_setting("max_query_size", MAX_QUERY_BYTES);
+        let query = self.client().query_raw(&sql).with_setting("max_query_size", MAX_QUERY_BYTES);
         self.timed_within(PATIENCE, "remember who was erased", query.execute()).await
     }
 
@@ -117,25 +117,25 @@ impl Warehouse {
         let condition = erasure.condition();
         let positions =
             format!("INSERT INTO erased_rows SELECT kafka_topic, kafka_partition, kafka_offset FROM failures WHERE {condition}");
-        let positions = self.client.query_raw(&positions).with_setting("max_query_size", MAX_QUERY_BYTES);
+        let positions = self.client().query_raw(&positions).with_setting("max_query_size", MAX_QUERY_BYTES);
         self.timed_within(PATIENCE, "note which rows go", positions.execute()).await?;
         let delete = format!("ALTER TABLE failures DELETE WHERE {condition}");
         let delete =
-            self.client.query_raw(&delete).with_setting("max_query_size", MAX_QUERY_BYTES).with_setting("mutations_sync", "2");
+            self.client().query_raw(&delete).with_setting("max_query_size", MAX_QUERY_BYTES).with_setting("mutations_sync", "2");
         self.timed_within(PATIENCE, "delete the rows of people", delete.execute()).await
     }
 
     /// Everybody who was ever erased: who counts old input again must leave them out.
     pub async fn erased(&self) -> Result<HashSet<Person>, WarehouseError> {
         let sql = "SELECT DISTINCT toString(recipient_key_id) AS key_id, recipient_hash AS hash FROM erased_recipients";
-        let rows = self.timed("read who was erased", self.client.query_raw(sql).fetch_all::<ErasedRow>()).await?;
+        let rows = self.timed("read who was erased", self.client().query_raw(sql).fetch_all::<ErasedRow>()).await?;
         Ok(rows.into_iter().map(|row| Person { key_id: row.key_id, hash: row.hash }).collect())
     }
 
     /// For how many seconds the server keeps the files of parts that a deletion has replaced.
     pub async fn old_parts_lifetime(&self) -> Result<u64, WarehouseError> {
         let sql = "SELECT toUInt64(value) FROM system.merge_tree_settings WHERE name = 'old_parts_lifetime'";
-        self.timed("read settings", self.client.query_raw(sql).fetch_one::<u64>()).await
+        self.timed("read settings", self.client().query_raw(sql).fetch_one::<u64>()).await
     }
 }
 

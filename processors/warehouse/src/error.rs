@@ -9,16 +9,20 @@ pub enum WarehouseError {
     #[error("the ClickHouse settings cannot be used: {0}")]
     Settings(String),
     /// Nobody answered.
-    #[error("ClickHouse at {url} does not answer ({message}): check that it runs and that the address is its HTTP port")]
+    #[error("ClickHouse at {url} does not answer ({message}): {advice}")]
     Unreachable {
         /// Where it was asked, without user and password.
         url: String,
         /// What the connection said.
         message: String,
+        /// What to do.
+        advice: &'static str,
     },
     /// The server refused a query.
-    #[error("ClickHouse refused to {what}: {message}{}", next(*.code))]
+    #[error("ClickHouse at {url} refused to {what}: {message}{}", next(*.code))]
     Refused {
+        /// Where it was asked.
+        url: String,
         /// What was attempted.
         what: String,
         /// ClickHouse's error code, where there was one.
@@ -154,7 +158,8 @@ fn list(tables: &[UnprotectedTable]) -> String {
 }
 
 impl WarehouseError {
-    /// Whether asking again later may succeed without anybody's doing.
+    /// Whether asking again later may succeed without anybody's doing, or once a password that is being changed is the same on both
+    /// sides.
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Behind(_) => true,
@@ -164,18 +169,69 @@ impl WarehouseError {
         }
     }
 
+    /// Where nobody answered in time.
+    pub(crate) fn unreachable(url: &str, message: String) -> Self {
+        Self::Unreachable { url: url.to_owned(), message, advice: CHECK_THE_ADDRESS }
+    }
+
     pub(crate) fn of_query(what: &str, url: &str, error: &clickhouse::error::Error) -> Self {
+        let refused =
+            |code, text: &str| Self::Refused { url: url.to_owned(), what: what.to_owned(), code, message: shorten(text) };
         match error {
-            clickhouse::error::Error::BadResponse(text) => {
-                Self::Refused { what: what.to_owned(), code: crate::answer::error_code(text), message: shorten(text) }
-            }
-            clickhouse::error::Error::Network(_) | clickhouse::error::Error::TimedOut => {
-                Self::Unreachable { url: url.to_owned(), message: shorten(&chain(error)) }
-            }
+            clickhouse::error::Error::BadResponse(text) => refused(crate::answer::error_code(text), text),
+            clickhouse::error::Error::Network(_) | clickhouse::error::Error::TimedOut => Self::Unreachable {
+                url: url.to_owned(),
+                message: shorten(&chain(error)),
+                advice: of_tls(error).map_or(CHECK_THE_ADDRESS, next_with_tls),
+            },
             clickhouse::error::Error::Unsupported(text) => Self::Settings(shorten(text)),
             clickhouse::error::Error::InvalidParams(_) => Self::Settings(shorten(&chain(error))),
-            _ => Self::Refused { what: what.to_owned(), code: None, message: shorten(&chain(error)) },
+            _ => refused(None, &chain(error)),
         }
+    }
+}
+
+const CHECK_THE_ADDRESS: &str =
+    "check that it runs and that the address is its HTTP port (https:// where that speaks TLS, http:// where not)";
+
+/// What TLS said, somewhere among the causes.
+fn of_tls<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    // What an I/O error wraps, and that may be another one, is asked for by another name than a cause.
+    let next = |e: &&'a (dyn std::error::Error + 'static)| match e.downcast_ref::<std::io::Error>() {
+        Some(io) => io.get_ref().map(|wrapped| wrapped as &(dyn std::error::Error + 'static)),
+        None => e.source(),
+    };
+    std::iter::successors(Some(error), next).find_map(|e| e.downcast_ref())
+}
+
+/// What a person does about it.
+fn next_with_tls(error: &rustls::Error) -> &'static str {
+    use rustls::{AlertDescription as Alert, CertificateError as Bad, Error};
+    match error {
+        Error::InvalidCertificate(
+            Bad::Expired | Bad::ExpiredContext { .. } | Bad::NotValidYet | Bad::NotValidYetContext { .. },
+        ) => "give the server a certificate that is valid now, and look at the clocks of both",
+        Error::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. }) => {
+            "name the server as its certificate does, or give it one with this name"
+        }
+        Error::InvalidCertificate(_) => {
+            "its certificate is not signed by whom we trust: name the certificate of its authority in clickhouse.ca_file (unset: public \
+             authorities alone)"
+        }
+        Error::AlertReceived(
+            Alert::CertificateRequired
+            | Alert::BadCertificate
+            | Alert::CertificateExpired
+            | Alert::CertificateRevoked
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::AccessDenied,
+        ) => {
+            "the server does not accept our certificate: name one in clickhouse.certificate_file and key_file that is valid now and signed \
+             by whom the server trusts"
+        }
+        Error::InvalidMessage(_) => "what answers there does not speak TLS: write http://, or name the server's HTTPS port",
+        _ => "check the TLS settings of both sides",
     }
 }
 

@@ -8,6 +8,7 @@
 mod row_binary;
 pub mod block;
 pub mod answer;
+pub mod access;
 pub mod client;
 pub mod migrations;
 mod definer;
@@ -26,6 +27,7 @@ pub mod erase;
 pub mod replay;
 pub mod error;
 
+pub use access::{Access, Credentials};
 pub use answer::{Answer, Verdict, advice, is_of_the_server, judge};
 pub use audit::{AuditOptions, AuditReport};
 pub use block::{Block, BlockBuilder, ENCODER_VERSION, LogPosition, MAX_BLOCK_BYTES, MAX_BLOCK_ROWS, Table, columns};

@@ -94,9 +94,9 @@ impl Warehouse {
         let database = self.database();
         let create = format!("CREATE DATABASE IF NOT EXISTS `{database}`");
         let create = self.replicated(&create, Replication::on_cluster)?;
-        self.timed("create the database", self.server.query_raw(&create).execute()).await?;
+        self.timed("create the database", self.server().query_raw(&create).execute()).await?;
         let history = self.replicated(HISTORY, Replication::rewrite_history)?;
-        self.timed("create schema_migrations", self.client.query_raw(&history).execute()).await?;
+        self.timed("create schema_migrations", self.client().query_raw(&history).execute()).await?;
         let recorded = self.recorded().await?;
         self.compare(&recorded)?;
 
@@ -112,7 +112,7 @@ impl Warehouse {
                     Some(lead) => self.own_part(lead, statement).await?,
                 };
                 if let Some(statement) = own {
-                    self.timed(&what, self.client.query_raw(&statement).execute()).await?;
+                    self.timed(&what, self.client().query_raw(&statement).execute()).await?;
                 }
             }
             self.record(migration).await?;
@@ -127,28 +127,28 @@ impl Warehouse {
         let all = self.over_all();
         let database = all.database();
         let create = format!("CREATE DATABASE IF NOT EXISTS `{database}`");
-        all.timed("create the database", all.server.query_raw(&create).execute()).await?;
-        all.timed("create schema_migrations", all.client.query_raw(HISTORY).execute()).await?;
+        all.timed("create the database", all.server().query_raw(&create).execute()).await?;
+        all.timed("create schema_migrations", all.client().query_raw(HISTORY).execute()).await?;
         let recorded = all.recorded().await?;
         all.compare(&recorded)?;
         for statement in sharding.tables(self.database()) {
-            all.timed("show tables of all shards", all.client.query_raw(&statement).execute()).await?;
+            all.timed("show tables of all shards", all.client().query_raw(&statement).execute()).await?;
         }
         for migration in MIGRATIONS.iter().filter(|m| !recorded.contains_key(&m.version)) {
             for statement in statements(migration.sql).filter(|statement| is_shown(statement)) {
                 let what = format!("apply migration {:04} ({}) over all shards", migration.version, migration.name);
-                all.timed(&what, all.client.query_raw(statement).execute()).await?;
+                all.timed(&what, all.client().query_raw(statement).execute()).await?;
             }
             all.record(migration).await?;
         }
         all.define_views().await?;
-        let seen = all.client.query("SELECT count() FROM cluster(?, system.one)").bind(&sharding.cluster);
+        let seen = all.client().query("SELECT count() FROM cluster(?, system.one)").bind(&sharding.cluster);
         all.timed("reach all shards", seen.fetch_one()).await
     }
 
     async fn record(&self, migration: &Migration) -> Result<(), WarehouseError> {
         let record = self
-            .client
+            .client()
             .query("INSERT INTO schema_migrations SELECT ?, ?, ?, now('UTC')")
             .bind(migration.version)
             .bind(migration.name)
@@ -181,7 +181,7 @@ impl Warehouse {
 
     async fn definition(&self, table: &str) -> Result<Option<String>, WarehouseError> {
         let query = "SELECT create_table_query FROM system.tables WHERE database = currentDatabase() AND name = ?";
-        let query = self.client.query(query).bind(table);
+        let query = self.client().query(query).bind(table);
         self.timed("read system.tables", query.fetch_optional::<String>()).await
     }
 
@@ -223,7 +223,7 @@ impl Warehouse {
     }
 
     async fn recorded(&self) -> Result<BTreeMap<u32, String>, WarehouseError> {
-        let query = self.client.query_raw("SELECT DISTINCT version, checksum FROM schema_migrations ORDER BY version");
+        let query = self.client().query_raw("SELECT DISTINCT version, checksum FROM schema_migrations ORDER BY version");
         let rows = self.timed("read schema_migrations", query.fetch_all::<Recorded>()).await?;
         Ok(rows.into_iter().map(|row| (row.version, row.checksum)).collect())
     }

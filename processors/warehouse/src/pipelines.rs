@@ -22,7 +22,7 @@ impl Warehouse {
     pub async fn claim(&self, cluster: &str, shard: u32, now: i64) -> Result<(), WarehouseError> {
         if self.owner().await?.is_none() {
             let claim = self
-                .client
+                .client()
                 .query("INSERT INTO pipelines (pipeline, kafka_cluster, since, shard) SELECT ?, ?, fromUnixTimestamp64Milli(?, 'UTC'), ?")
                 .bind(&self.settings.pipeline)
                 .bind(cluster)
@@ -48,7 +48,7 @@ impl Warehouse {
 
     pub(crate) async fn owner(&self) -> Result<Option<Owner>, WarehouseError> {
         let query = self
-            .client
+            .client()
             .query("SELECT kafka_cluster, shard FROM pipelines WHERE pipeline = ? ORDER BY since, kafka_cluster, shard LIMIT 1")
             .bind(&self.settings.pipeline);
         self.timed("read pipelines", query.fetch_optional::<Owner>()).await

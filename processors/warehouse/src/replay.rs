@@ -305,7 +305,7 @@ impl Warehouse {
 
     /// A statement that may be long, and take long.
     fn long(&self, sql: &str) -> Query {
-        let query = self.client.query_raw(sql).with_setting("max_query_size", "33554432");
+        let query = self.client().query_raw(sql).with_setting("max_query_size", "33554432");
         query.with_setting("max_execution_time", "0").with_setting("max_bytes_before_external_group_by", SPILL_BYTES)
     }
 }

@@ -168,7 +168,7 @@ impl Replicas {
 impl Warehouse {
     /// Where the replicated tables of the database are registered.
     pub(crate) async fn places(&self) -> Result<Vec<Place>, WarehouseError> {
-        let query = self.client.query_raw(
+        let query = self.client().query_raw(
             "SELECT table, concat(zookeeper_name, ':', zookeeper_path) AS path FROM system.replicas WHERE database = currentDatabase()
             AND table != 'schema_migrations' ORDER BY table",
         );

@@ -79,7 +79,7 @@ impl Warehouse {
     /// For how many days each class is kept here.
     pub(crate) async fn kept(&self) -> Result<Vec<(String, u32)>, WarehouseError> {
         let set = "SELECT toString(class) AS name, argMax(days, set_at) FROM retention GROUP BY name ORDER BY name";
-        self.timed("read retention", self.client.query_raw(set).fetch_all()).await
+        self.timed("read retention", self.client().query_raw(set).fetch_all()).await
     }
 
     /// Makes the tables keep what the settings say, where they say otherwise than before.
@@ -94,13 +94,13 @@ impl Warehouse {
             progress(&what);
             for statement in statements {
                 let statement = self.replicated(&statement, Replication::rewrite)?;
-                match self.timed(&what, self.client.query_raw(&statement).execute()).await {
+                match self.timed(&what, self.client().query_raw(&statement).execute()).await {
                     // Interrupted after this statement, before all was written down.
                     Err(WarehouseError::Refused { code: Some(NOTHING_TO_REMOVE), .. }) if days == 0 => {}
                     done => done?,
                 }
             }
-            let record = self.client.query("INSERT INTO retention SELECT ?, ?, now64(3, 'UTC')").bind(class).bind(days);
+            let record = self.client().query("INSERT INTO retention SELECT ?, ?, now64(3, 'UTC')").bind(class).bind(days);
             self.timed(&what, record.execute()).await?;
         }
         Ok(())

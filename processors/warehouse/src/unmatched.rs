@@ -69,7 +69,7 @@ impl Warehouse {
                 sample.9 AS rule, sample.10 AS category
             FROM ({sql}) ORDER BY n DESC, pattern"
         );
-        let asked = self.client.query(&sql).bind(query.since).bind(query.rules).bind(query.limit);
+        let asked = self.client().query(&sql).bind(query.since).bind(query.rules).bind(query.limit);
         let asked = asked.with_setting("max_bytes_before_external_group_by", SPILL_BYTES);
         self.timed("list unmatched failures", asked.fetch_all()).await
     }

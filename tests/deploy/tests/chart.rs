@@ -136,6 +136,9 @@ fn what_the_schema_must_refuse_is_refused_by_name() -> Result<()> {
         ("config: {clickhouse: {password_file: /x}}", "password_file"),
         ("secrets: {clickhouse: {password: hunter2}}", "password"),
         ("secrets: {recipient: {key: {name: a}}}", "key"),
+        ("secrets: {http: {certificate: {name: a, key: b}}}", "key"),
+        ("secrets: {clickhouse: {key: {name: a, key: b}}}", "certificate"),
+        ("secrets: {http: {token: hunter2}}", "token"),
         // Wrong types and values.
         ("classify: {replicas: two}", "replicas"),
         ("topology: both", "topology"),
@@ -355,7 +358,11 @@ fn the_schema_knows_every_field_of_the_configuration() -> Result<()> {
         ("[identity]", &[], &config["identity"]["properties"]),
         ("[[identity.map]]", &[], &config["identity"]["properties"]["map"]["items"]["properties"]),
         ("[recipient]", &["key_file", "old_key_files"], &config["recipient"]["properties"]),
-        ("[clickhouse]", &["password_file"], &config["clickhouse"]["properties"]),
+        (
+            "[clickhouse]",
+            &["password", "password_file", "ca_file", "certificate_file", "key_file"],
+            &config["clickhouse"]["properties"],
+        ),
         ("[clickhouse.retention]", &[], &config["clickhouse"]["properties"]["retention"]["properties"]),
         ("[sink]", &[], &config["sink"]["properties"]),
         ("[watch]", &["rules"], &config["watch"]["properties"]),

@@ -26,12 +26,23 @@ pub struct Builder {
     program: &'static str,
     servers: Option<Servers>,
     addresses: Vec<String>,
+    /// Where bounceflow speaks to Kafka, if not where the test does.
+    bootstrap: Option<String>,
 }
 
 impl Default for Builder {
     fn default() -> Self {
         let (name, tree) = (String::new(), Value::Table(toml::Table::new()));
-        Self { name, tree, inputs: 1, migrate: true, program: "bounceflow", servers: None, addresses: Vec::new() }
+        Self {
+            name,
+            tree,
+            inputs: 1,
+            migrate: true,
+            program: "bounceflow",
+            servers: None,
+            addresses: Vec::new(),
+            bootstrap: None,
+        }
     }
 }
 
@@ -61,6 +72,13 @@ impl Builder {
     #[must_use]
     pub fn clickhouse(mut self, addresses: &[&str]) -> Self {
         self.addresses = addresses.iter().map(|address| (*address).to_owned()).collect();
+        self
+    }
+
+    /// Another listener of Kafka for bounceflow; the test keeps to the plain one.
+    #[must_use]
+    pub fn kafka(mut self, bootstrap: &str) -> Self {
+        self.bootstrap = Some(bootstrap.to_owned());
         self
     }
 
@@ -98,8 +116,9 @@ impl Builder {
             [one] => one.as_str().into(),
             several => several.to_vec().into(),
         };
+        let bootstrap = self.bootstrap.take().unwrap_or_else(|| servers.kafka.bootstrap().to_owned());
         let builder = self
-            .set(&["kafka", "bootstrap.servers"], servers.kafka.bootstrap())?
+            .set(&["kafka", "bootstrap.servers"], bootstrap)?
             .set(&["kafka", "broker.address.family"], "v4")?
             .set(&["clickhouse", "url"], clickhouse)?;
         fs::write(&config, toml::to_string(&builder.tree)?)?;
@@ -229,6 +248,18 @@ impl Pipeline {
         self.spawn(&format!("{role}-{ordinal}"), command)
     }
 
+    /// Starts a role with more in its environment.
+    pub fn run_in(&self, environment: &[(&str, &str)], role: &str, ordinal: u32) -> Result<Process> {
+        let mut command = self.role(&self.config, role, ordinal)?;
+        command.envs(environment.iter().copied());
+        self.spawn(&format!("{role}-{ordinal}"), command)
+    }
+
+    /// Its configuration file.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
     fn role(&self, config: &Path, role: &str, ordinal: u32) -> Result<Command> {
         let mut command = built(self.program)?;
         command.arg("run").arg("--config").arg(config).env("BOUNCEFLOW__ORDINAL", ordinal.to_string());
@@ -264,6 +295,11 @@ impl Pipeline {
         let mut command = built(self.program)?;
         command.arg(first).args(["--config", config]).args(rest).stdin(Stdio::null());
         Ok(command.output()?)
+    }
+
+    /// Runs a command that reads no configuration, or names its own.
+    pub fn run_alone(&self, args: &[&str]) -> Result<Output> {
+        Ok(built(self.program)?.args(args).stdin(Stdio::null()).output()?)
     }
 
     /// Like [`Pipeline::command`]; an error unless it exits with 0. What it printed.

@@ -107,6 +107,11 @@ impl Process {
 
     /// Asks its HTTP side: status and body.
     pub fn get(&mut self, path: &str) -> Result<(u16, String)> {
+        self.get_with(path, None)
+    }
+
+    /// The same with a bearer token.
+    pub fn get_with(&mut self, path: &str, token: Option<&str>) -> Result<(u16, String)> {
         let address = match self.address.get() {
             Some(address) => address.clone(),
             None => {
@@ -117,7 +122,11 @@ impl Process {
         };
         let config =
             Agent::config_builder().timeout_global(Some(Duration::from_secs(10))).http_status_as_error(false).proxy(None);
-        let mut answer = Agent::new_with_config(config.build()).get(format!("http://{address}{path}")).call()?;
+        let mut request = Agent::new_with_config(config.build()).get(format!("http://{address}{path}"));
+        if let Some(token) = token {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
+        let mut answer = request.call()?;
         Ok((answer.status().as_u16(), answer.body_mut().read_to_string()?))
     }
 

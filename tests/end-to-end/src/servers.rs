@@ -55,6 +55,12 @@ impl Servers {
         Ok(self)
     }
 
+    /// Both of its own.
+    pub fn with_both(mut self, kafka: KafkaOptions, clickhouse: ClickHouseOptions) -> Result<Self> {
+        self.own = Some(Box::new(Stack { kafka: Kafka::start_own(kafka)?, clickhouse: ClickHouse::start_own(clickhouse)? }));
+        Ok(self)
+    }
+
     /// A ClickHouse of its own instead of the shared one.
     pub fn with_clickhouse(mut self, options: ClickHouseOptions) -> Result<Self> {
         let kafka = Kafka::external(self.shared.kafka.bootstrap())?;

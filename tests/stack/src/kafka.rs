@@ -9,6 +9,7 @@ use std::{env, fs, thread};
 
 use anyhow::{Context, Result, anyhow, ensure};
 
+use crate::certificates::Certificate;
 use crate::ports::{Port, random};
 use crate::server::{Server, external};
 use crate::{download, ports};
@@ -42,11 +43,24 @@ pub struct KafkaOptions {
     pub heap: String,
     /// How many. Every topic has a replica on each; a write is acknowledged by all but one of them at least.
     pub brokers: u16,
+    /// Two more listeners, which let in only whom they know.
+    pub security: Option<KafkaSecurity>,
+}
+
+/// What the listeners over TLS show and ask for: one for users with a password (SASL/SCRAM-SHA-512), one for clients with a certificate.
+#[derive(Debug, Clone)]
+pub struct KafkaSecurity {
+    /// The brokers' certificate.
+    pub certificate: Certificate,
+    /// Certificate of the authority that signs those of clients, PEM.
+    pub clients: String,
+    /// Users and their passwords.
+    pub users: Vec<(String, String)>,
 }
 
 impl Default for KafkaOptions {
     fn default() -> Self {
-        Self { properties: Vec::new(), heap: "1g".into(), brokers: 1 }
+        Self { properties: Vec::new(), heap: "1g".into(), brokers: 1, security: None }
     }
 }
 
@@ -74,6 +88,8 @@ struct Own {
     heap: String,
     broker: Port,
     controller: Port,
+    /// SCRAM and mutual TLS.
+    secure: Option<(Port, Port)>,
 }
 
 impl Kafka {
@@ -109,6 +125,33 @@ impl Kafka {
     /// `host:port`, as `bootstrap.servers` wants it; several with commas.
     pub fn bootstrap(&self) -> &str {
         &self.bootstrap
+    }
+
+    /// Addresses of the listener for users with a password.
+    pub fn scram(&self) -> Result<String> {
+        self.secure(|(scram, _)| scram)
+    }
+
+    /// Addresses of the listener for clients with a certificate.
+    pub fn mutual(&self) -> Result<String> {
+        self.secure(|(_, mutual)| mutual)
+    }
+
+    fn secure(&self, which: impl Fn(&(Port, Port)) -> &Port) -> Result<String> {
+        let addresses =
+            self.own()?.iter().map(|own| own.secure.as_ref().map(|ports| format!("127.0.0.1:{}", which(ports).number)));
+        Ok(addresses.collect::<Option<Vec<_>>>().context("Kafka was started without security")?.join(","))
+    }
+
+    /// Gives a user another password; returns once the brokers know it.
+    pub fn set_password(&self, user: &str, password: &str) -> Result<()> {
+        let own = self.broker(0)?;
+        let mut java = own.java(&["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]);
+        java.args(["kafka.admin.ConfigCommand", "--bootstrap-server", self.bootstrap(), "--alter", "--entity-type", "users"]);
+        java.args(["--entity-name", user, "--add-config", &format!("SCRAM-SHA-512=[password={password}]")]);
+        let output = java.current_dir(own.server.folder()).output()?;
+        ensure!(output.status.success(), "the password stays: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
     }
 
     /// Freezes every process (SIGSTOP): connections stay open, nothing answers.
@@ -169,7 +212,8 @@ impl Own {
     fn start(lib: &Path, options: &KafkaOptions) -> Result<Vec<Self>> {
         let prepare = |_| {
             let (server, broker, controller) = (Server::prepare("Kafka")?, Port::claim()?, Port::claim()?);
-            Ok(Self { server, lib: lib.into(), heap: options.heap.clone(), broker, controller })
+            let secure = options.security.as_ref().map(|_| anyhow::Ok((Port::claim()?, Port::claim()?))).transpose()?;
+            Ok(Self { server, lib: lib.into(), heap: options.heap.clone(), broker, controller, secure })
         };
         let all: Vec<Self> = (0..options.brokers).map(prepare).collect::<Result<_>>()?;
         let cluster = format!("bounc{:016x}A", random()); // 22 characters: sixteen bytes in base64
@@ -210,13 +254,35 @@ impl Own {
              log.dirs={}\n",
             folder.join("data").display()
         );
+        let mut users = Vec::new();
+        if let (Some(security), Some((scram, mutual))) = (&options.security, &self.secure) {
+            let KafkaSecurity { certificate, clients, users: known } = security;
+            let [keys, authorities] = ["broker.pem", "clients.pem"].map(|name| folder.join(name));
+            fs::write(&keys, format!("{}{}", certificate.key, certificate.pem))?;
+            fs::write(&authorities, clients)?;
+            let (scram, mutual) = (scram.number, mutual.number);
+            text.push_str(&format!(
+                "listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT,SCRAM:SASL_SSL,MUTUAL:SSL\n\
+                 listeners=BROKER://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller},SCRAM://127.0.0.1:{scram},MUTUAL://127.0.0.1:{mutual}\n\
+                 advertised.listeners=BROKER://127.0.0.1:{broker},SCRAM://127.0.0.1:{scram},MUTUAL://127.0.0.1:{mutual}\n\
+                 listener.name.scram.sasl.enabled.mechanisms=SCRAM-SHA-512\n\
+                 listener.name.scram.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;\n\
+                 listener.name.mutual.ssl.client.auth=required\n\
+                 ssl.keystore.type=PEM\nssl.keystore.location={}\nssl.truststore.type=PEM\nssl.truststore.location={}\n",
+                keys.display(),
+                authorities.display()
+            ));
+            for (user, password) in known {
+                users.extend(["--add-scram".to_owned(), format!("SCRAM-SHA-512=[name={user},password={password}]")]);
+            }
+        }
         for (name, value) in &options.properties {
             text.push_str(&format!("{name}={value}\n")); // the last line of a name is the one that counts
         }
         fs::write(folder.join("server.properties"), text)?;
         fs::create_dir(folder.join("tmp"))?;
         let mut java = self.java(&["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]);
-        java.args(["kafka.tools.StorageTool", "format", "-t", cluster, "-c", "server.properties"]);
+        java.args(["kafka.tools.StorageTool", "format", "-t", cluster, "-c", "server.properties"]).args(users);
         self.server.run_to_end(java)
     }
 

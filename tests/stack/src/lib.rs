@@ -19,6 +19,7 @@
 #![cfg(target_os = "linux")]
 
 mod alertmanager;
+mod certificates;
 mod clickhouse;
 mod download;
 mod guardian;
@@ -31,12 +32,15 @@ mod ports;
 mod program;
 mod server;
 mod stack;
+mod tls_proxy;
 pub mod tools;
 
 pub use alertmanager::Alertmanager;
+pub use certificates::{Authority, Certificate};
 pub use clickhouse::{ClickHouse, ClickHouseOptions, ClickHouseUser, Replica};
-pub use kafka::{Kafka, KafkaOptions};
+pub use kafka::{Kafka, KafkaOptions, KafkaSecurity};
 pub use keeper::Keeper;
 pub use kubernetes::Kubernetes;
 pub use program::{built, said};
 pub use stack::Stack;
+pub use tls_proxy::TlsProxy;

@@ -106,6 +106,7 @@ pub(crate) fn explain(e: TransactionError, id: &str) -> anyhow::Error {
             "another process took over transactional.id {id} ({e}): somebody else sends or erases dead letters of this deployment. \
              What this run had committed is marked; run it again when the other is done"
         ),
+        TransactionError::Refused(refused) => refused.into(),
         TransactionError::Aborted(e) | TransactionError::Fatal(e) => {
             anyhow::anyhow!("a transaction failed ({e}); what was committed before is marked: run the command again for the rest")
         }

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use ureq::Agent;
+use ureq::http::header::{AUTHORIZATION, HeaderValue};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 use super::model::{Answer, Ask, Trouble};
 use crate::api::Rates;
@@ -17,19 +19,26 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Client {
     agent: Agent,
     url: String,
+    /// As the header says it.
+    authorization: Option<HeaderValue>,
 }
 
 impl Client {
-    /// `http://` may be left out.
-    pub(super) fn new(url: &str) -> anyhow::Result<Self> {
+    /// `http://` may be left out. `token` is what a file of tokens holds, `ca` one of certificates.
+    pub(super) fn new(url: &str, token: Option<&[u8]>, ca: Option<&[u8]>) -> anyhow::Result<Self> {
         let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
         let known = url.parse::<ureq::http::Uri>().is_ok_and(|uri| {
             uri.host().is_some() && uri.scheme_str().is_some_and(|scheme| scheme == "http" || scheme == "https")
         });
         ensure!(known, "--url {url} is no address; write it as http://127.0.0.1:9090");
         // Addresses of one's own network need no proxy, and this is never sent to one by mistake.
-        let config = Agent::config_builder().timeout_global(Some(PATIENCE)).proxy(None).http_status_as_error(false).build();
-        Ok(Self { agent: Agent::new_with_config(config), url: url.trim_end_matches('/').to_owned() })
+        let config = Agent::config_builder().timeout_global(Some(PATIENCE)).proxy(None).http_status_as_error(false);
+        let config = match ca {
+            None => config,
+            Some(pem) => config.tls_config(TlsConfig::builder().root_certs(RootCerts::from(authorities(pem)?)).build()),
+        };
+        let (agent, url) = (Agent::new_with_config(config.build()), url.trim_end_matches('/').to_owned());
+        Ok(Self { agent, url, authorization: token.map(bearer).transpose()? })
     }
 
     pub(super) fn url(&self) -> &str {
@@ -73,13 +82,18 @@ impl Client {
                      port-forward brings one here."
                 .to_owned(),
         };
-        let mut answer = self.agent.get(format!("{url}{path}")).query_pairs(query).call().map_err(no_answer)?;
+        let mut request = self.agent.get(format!("{url}{path}")).query_pairs(query);
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        let mut answer = request.call().map_err(no_answer)?;
         let status = answer.status();
         let text = answer.body_mut().read_to_string().map_err(no_answer)?;
         if !status.is_success() {
             let refusal: Refusal = serde_json::from_str(&text).unwrap_or_default();
             let said = refusal.error.trim();
             let advice = match status.as_u16() {
+                401 => "--token-file names the file of the token (or BOUNCEFLOW_TOKEN_FILE).",
                 404 => "Something else listens there, or this process does not play the watch role.",
                 400 => "See bounceflow top --help.",
                 _ => "Its log says more.",
@@ -98,6 +112,25 @@ impl Client {
     }
 }
 
+fn bearer(token: &[u8]) -> anyhow::Result<HeaderValue> {
+    let text = str::from_utf8(token).unwrap_or_default();
+    let first = text.lines().map(str::trim).find(|line| !line.is_empty());
+    let header = first.and_then(|token| HeaderValue::from_str(&format!("Bearer {token}")).ok());
+    let mut header = header.context("--token-file holds no token that can be sent")?;
+    header.set_sensitive(true);
+    Ok(header)
+}
+
+fn authorities(pem: &[u8]) -> anyhow::Result<Vec<Certificate<'static>>> {
+    let certificates = parse_pem(pem).filter_map(|item| match item {
+        Ok(PemItem::Certificate(certificate)) => Some(certificate),
+        _ => None,
+    });
+    let certificates: Vec<_> = certificates.collect();
+    ensure!(!certificates.is_empty(), "--ca-file holds no certificate in PEM (-----BEGIN CERTIFICATE-----)");
+    Ok(certificates)
+}
+
 /// How the API says what is wrong with a question.
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -108,6 +141,9 @@ struct Refusal {
 fn in_words(error: &ureq::Error) -> String {
     match error {
         ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        ureq::Error::Io(error) if error.to_string().contains("UnknownIssuer") => {
+            format!("{error}; --ca-file names the certificate of the authority that signed the server's")
+        }
         ureq::Error::Io(error) => error.to_string(),
         ureq::Error::HostNotFound => "the host is not known".to_owned(),
         ureq::Error::Timeout(_) => format!("nothing within {} s", PATIENCE.as_secs()),
@@ -144,7 +180,7 @@ mod tests {
     /// What is heard from a server that gives these answers one after the other, and the paths it was asked for.
     fn asked(answers: &'static [(u16, &'static str)]) -> (Answer, Vec<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = Client::new(&listener.local_addr().unwrap().to_string()).unwrap();
+        let client = Client::new(&listener.local_addr().unwrap().to_string(), None, None).unwrap();
         let server = std::thread::spawn(move || {
             let mut paths = Vec::new();
             for (status, body) in answers {
@@ -191,17 +227,17 @@ mod tests {
     #[test]
     fn nobody_there() {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let trouble = Client::new(&format!("http://{free}/")).unwrap().ask(&ask()).trouble.unwrap();
+        let trouble = Client::new(&format!("http://{free}/"), None, None).unwrap().ask(&ask()).trouble.unwrap();
         assert_eq!(trouble.said, format!("no answer from http://{free}: connection refused"));
     }
 
     #[test]
     fn addresses() {
         for wrong in ["ftp://bounceflow", "http://", "not an address"] {
-            assert!(Client::new(wrong).is_err(), "{wrong}");
+            assert!(Client::new(wrong, None, None).is_err(), "{wrong}");
         }
         for right in ["https://bounceflow/", "bounceflow:9090", "http://127.0.0.1:9090"] {
-            assert!(Client::new(right).is_ok(), "{right}");
+            assert!(Client::new(right, None, None).is_ok(), "{right}");
         }
     }
 }

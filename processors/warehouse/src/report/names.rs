@@ -46,7 +46,7 @@ impl Warehouse {
                     (SELECT DISTINCT toString({what}) AS name FROM daily_rates_by_identity {more}))"
             );
             for name in names {
-                let query = self.client.query_raw(&sql).param("name", name).param("isps", isps);
+                let query = self.client().query_raw(&sql).param("name", name).param("isps", isps);
                 let Found { known, near } = self.timed("look up a name", query.fetch_one()).await?;
                 if !known {
                     unknown.push(UnknownName { what, name: name.clone(), near });

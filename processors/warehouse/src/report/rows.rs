@@ -31,7 +31,7 @@ impl Warehouse {
     pub fn report(&self, request: &Request, section: &Section) -> Result<Rows, WarehouseError> {
         let Request { period, filters, fallback_rules, .. } = request;
         let mut query = self
-            .client
+            .client()
             .query_raw(&section.sql())
             .param("from", period.from().to_string())
             .param("to", period.to().to_string())
@@ -62,13 +62,14 @@ impl Rows {
         let line = match tokio::time::timeout(PATIENCE, self.lines.next_line()).await {
             Ok(line) => line.map_err(|e| WarehouseError::of_query(WHAT, &self.url, &clickhouse::error::Error::from(e)))?,
             Err(_) => {
-                let message = format!("no row within {PATIENCE:?}");
-                return Err(WarehouseError::Unreachable { url: self.url.clone(), message });
+                return Err(WarehouseError::unreachable(&self.url, format!("no row within {PATIENCE:?}")));
             }
         };
         let Some(line) = line else { return Ok(None) };
-        let unreadable =
-            |message: String| WarehouseError::Refused { what: format!("{WHAT} in a way it can be read"), code: None, message };
+        let unreadable = |message: String| {
+            let (url, what) = (self.url.clone(), format!("{WHAT} in a way it can be read"));
+            WarehouseError::Refused { url, what, code: None, message }
+        };
         let cells: Vec<Cell<'_>> = serde_json::from_str(&line).map_err(|e| unreadable(e.to_string()))?;
         if cells.len() != self.kinds.len() {
             return Err(unreadable(format!("{} values for {} columns", cells.len(), self.kinds.len())));

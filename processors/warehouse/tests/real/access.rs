@@ -9,8 +9,8 @@ use bounceflow_event::Failure;
 use bounceflow_stack::{ClickHouse, ClickHouseOptions};
 use bounceflow_warehouse::replay::{By, Range, log_of, place};
 use bounceflow_warehouse::{
-    Answer, AuditOptions, Block, BlockBuilder, Erasure, LogPosition, Person, Replay, Retention, Settings, Sharding, Shards,
-    State, Table, UnmatchedQuery, Warehouse, WarehouseError,
+    Access, Answer, AuditOptions, Block, BlockBuilder, Erasure, LogPosition, Person, Replay, Retention, Settings, Sharding,
+    Shards, State, Table, UnmatchedQuery, Warehouse, WarehouseError,
 };
 use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, MutexGuard};
@@ -54,7 +54,7 @@ fn settings(server: &ClickHouse, user: &str, password: &str) -> Settings {
         database: DATABASE.to_owned(),
         pipeline: "test".to_owned(),
         user: user.to_owned(),
-        password: password.to_owned(),
+        access: Access::with_password(password),
         retention: Retention::UNBOUNDED,
         ..Settings::default()
     }
@@ -332,7 +332,7 @@ async fn a_password_is_never_told() {
     }
     let nobody = Settings {
         url: "http://127.0.0.1:1".to_owned(),
-        password: "hunter2-hunter2".to_owned(),
+        access: Access::with_password("hunter2-hunter2"),
         query_timeout: Duration::from_secs(5),
         ..Settings::default()
     };

@@ -1,7 +1,7 @@
 //! Every kind of refusal, provoked on a real server, and what it is judged to be.
 
 use bounceflow_warehouse::{
-    Answer, Block, BlockBuilder, Settings, Table, Verdict, Warehouse, advice, columns, is_of_the_server, judge,
+    Access, Answer, Block, BlockBuilder, Settings, Table, Verdict, Warehouse, advice, columns, is_of_the_server, judge,
 };
 use bytes::Bytes;
 
@@ -40,7 +40,7 @@ async fn send(db: &Db<'_>, settings: &[(&str, &str)], block: &Block) -> Answer {
 }
 
 async fn as_user(db: &Db<'_>, user: &str, password: &str, block: &Block) -> Answer {
-    let settings = Settings { user: user.to_owned(), password: password.to_owned(), ..db.settings() };
+    let settings = Settings { user: user.to_owned(), access: Access::with_password(password), ..db.settings() };
     Warehouse::new(settings).unwrap().insert(block, "t").await
 }
 
@@ -62,21 +62,22 @@ async fn a_missing_database_halts() {
 }
 
 #[tokio::test]
-async fn whom_the_server_does_not_let_in_halts() {
+async fn whom_the_server_does_not_let_in_waits() {
     let server = mortal().await;
     let db = Db::on(&server, "users").await;
     // Small, and so large that the answer comes while the body is still being sent.
     for block in [failures(0, 1, 0), failures(0, 200_000, 1)] {
         for (user, password) in [("reader", "wrong-word"), ("nobody", "")] {
             let answer = as_user(&db, user, password, &block).await;
-            check(&answer, 516, "Authentication failed", Verdict::Halt);
+            check(&answer, 516, "Authentication failed", Verdict::Retry);
+            assert!(is_of_the_server(&answer));
             assert!(!format!("{answer:?}").contains("wrong-word"));
         }
         check(&as_user(&db, "reader", "secret-word", &block).await, 497, "Not enough privileges", Verdict::Halt);
     }
-    let settings = Settings { user: "reader".to_owned(), password: "wrong-word".to_owned(), ..db.settings() };
+    let settings = Settings { user: "reader".to_owned(), access: Access::with_password("wrong-word"), ..db.settings() };
     let error = Warehouse::new(settings).unwrap().ping().await.unwrap_err();
-    assert!(!error.may_pass() && error.to_string().contains("check user and password"), "{error}");
+    assert!(error.may_pass() && error.to_string().contains("check user and password"), "{error}");
     assert!(error.to_string().contains("Authentication failed") && !error.to_string().contains("wrong-word"), "{error}");
 }
 
@@ -212,7 +213,7 @@ fn what_is_not_provoked_here_is_judged_by_its_code() {
         (500, Verdict::Retry, false), // a code nobody has heard of here
         (49, Verdict::Retry, false),  // LOGICAL_ERROR
         (47, Verdict::Halt, false),   // UNKNOWN_IDENTIFIER
-        (193, Verdict::Halt, false),  // WRONG_PASSWORD
+        (193, Verdict::Retry, true),  // WRONG_PASSWORD
         (53, Verdict::Poison, false), // TYPE_MISMATCH
         (6, Verdict::Poison, false),  // CANNOT_PARSE_TEXT
     ] {

@@ -13,6 +13,7 @@ mod views;
 mod access;
 mod docs;
 mod answers;
+mod tls;
 mod broken_answers;
 mod audit;
 mod alerts;
