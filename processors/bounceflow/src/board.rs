@@ -248,6 +248,14 @@ impl Board {
         api::Alerts { evaluated_to: inner.watch.as_ref().and_then(Watch::evaluated_to), alerts }
     }
 
+    /// How many alerts are pending, and how many are firing.
+    pub fn standing(&self) -> [usize; 2] {
+        let inner = self.read();
+        let firing = |active: &Active| active.fired_at.is_some();
+        let count = |fires| inner.watch.iter().flat_map(Watch::active).filter(|active| firing(active) == fires).count();
+        [count(false), count(true)]
+    }
+
     fn alert(&self, t: &Transition, fired_at: Option<i64>, resolved_at: Option<i64>) -> api::Alert {
         let (cause, action) = evidence::cause_and_action(&self.classification(), t);
         api::Alert {

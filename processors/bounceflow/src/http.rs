@@ -11,13 +11,13 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 
 use serde::Serialize;
 
 use crate::board::{self, Board};
 use crate::health::Health;
+use crate::metrics::Exporter;
 use crate::stop::Stop;
 
 /// Takes the address, so that a process whose address is taken ends at once.
@@ -32,7 +32,7 @@ pub async fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
 pub async fn serve(
     listener: TcpListener,
     health: Health,
-    metrics: PrometheusHandle,
+    metrics: Exporter,
     board: Option<Arc<Board>>,
     stop: Stop,
 ) -> anyhow::Result<()> {

@@ -37,4 +37,5 @@ pub mod http;
 pub mod api;
 pub mod health;
 pub mod metrics;
+pub mod lag;
 pub mod stop;

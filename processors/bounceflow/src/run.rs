@@ -12,6 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::board::Board;
 use crate::config::Config;
 use crate::health::Health;
+use crate::metrics::{Exporter, UPKEEP};
 use crate::process::Tables;
 use crate::starting::From;
 use crate::stop::Stop;
@@ -53,6 +54,7 @@ pub fn run(config: Config, roles: &[Role], from: Option<From>) -> anyhow::Result
     tracing::info!(rules_version = compiled.version(), rules = compiled.iter().len(), "Rules loaded");
     let listener = runtime.block_on(http::bind(config.listen))?;
     let board = playing(Role::Watch).then(|| Arc::new(Board::new(Arc::clone(&tables.rules), config.watch.rules.windows())));
+    runtime.spawn(keep_up(metrics.clone()));
     let listening = runtime.spawn(http::serve(listener, health.clone(), metrics, board.clone(), stop.clone()));
     let asked = stop.clone();
     runtime.spawn(async move {
@@ -171,6 +173,14 @@ async fn reload_on(mut hangups: Signal, tables: Arc<Tables>, files: Vec<PathBuf>
             tracing::error!(%error, "Reading the rules anew failed; those in force stay");
             metrics::rules_reloaded(false);
         }
+    }
+}
+
+/// Where nobody asks for metrics, what histograms observed would pile up.
+async fn keep_up(metrics: Exporter) {
+    loop {
+        tokio::time::sleep(UPKEEP).await;
+        metrics.upkeep();
     }
 }
 

@@ -26,6 +26,7 @@ use crate::evidence;
 use crate::health::Loop;
 use crate::kafka;
 use crate::kafka::{Committed, Consumer, Event, Producer, Reader};
+use crate::lag::Lag;
 use crate::metrics;
 use crate::process::Tables;
 use crate::schemas;
@@ -126,6 +127,7 @@ struct Life<'t> {
     to_avro: Encoder<'t>,
     bytes: Vec<u8>,
     metrics: metrics::Watch,
+    lag: Lag,
     complete: Complete,
     /// What an earlier life left; taken when the first batch is read.
     left: Option<(Option<Mark>, Vec<Transition>)>,
@@ -167,7 +169,8 @@ impl<'t> Life<'t> {
             schemas,
             to_avro: schema.encoder(),
             bytes: Vec::new(),
-            metrics: metrics::Watch::default(),
+            metrics: metrics::Watch::new(&topics.rates, &task.config.watch.alertmanagers),
+            lag: Lag::new("watch", &topics.rates),
             complete: start.complete,
             left: Some((mark, recorded)),
             complete_from: None,
@@ -192,6 +195,7 @@ impl<'t> Life<'t> {
             Event::Record(message) => self.record(&message, producer)?,
             Event::End(_) => {
                 self.lag_asked = Instant::now();
+                self.lag.settled(PARTITION);
                 self.task.board.caught_up();
                 self.report();
             }
@@ -215,6 +219,7 @@ impl<'t> Life<'t> {
     fn record(&mut self, message: &BorrowedMessage<'_>, producer: &Producer) -> Result<(), Trouble> {
         let payload = message.payload().unwrap_or_default();
         self.log_time = message.timestamp().to_millis().unwrap_or(self.log_time);
+        self.lag.since(PARTITION, self.log_time);
         if let Some((mark, recorded)) = self.left.take() {
             self.open(mark, recorded);
         }
@@ -304,7 +309,7 @@ impl<'t> Life<'t> {
     /// Says how it goes: readiness and metrics.
     fn report(&self) {
         let status = self.task.board.status();
-        self.metrics.report(&status);
+        self.metrics.report(&status, self.task.board.standing());
         self.task.health.problem((!status.problems.is_empty()).then(|| status.problems.join("; ")));
         if status.ready {
             self.task.health.ready();
