@@ -15,6 +15,8 @@ use rdkafka::Message;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::message::BorrowedMessage;
 use rdkafka::producer::BaseRecord;
+use tracing::Span;
+use tracing::field::Empty;
 
 use crate::config::{self, Config, RawInput};
 use crate::counts::{Counts, Header as BatchHeader, Limits};
@@ -28,6 +30,7 @@ use crate::record::{self, Settled};
 use crate::schemas;
 use crate::starting::{self, Start};
 use crate::stop::Stop;
+use crate::telemetry::{self, SPANS};
 use crate::trouble::{Cure, Trouble, take_over};
 
 /// An idle partition is listed again after this, so that readers know it is alive and how far it is.
@@ -97,6 +100,8 @@ struct Worker<'t> {
     partitions: Vec<Option<Partition>>,
     /// Since when a transaction is open.
     open: Option<Instant>,
+    /// Of the open transaction.
+    span: Span,
     records: usize,
     failures: u64,
     /// Reasons, for the metrics: they count what is committed.
@@ -138,6 +143,7 @@ impl<'t> Worker<'t> {
             assigned: Vec::new(),
             partitions: Vec::new(),
             open: None,
+            span: Span::none(),
             records: 0,
             failures: 0,
             rejected: Vec::new(),
@@ -310,12 +316,25 @@ impl<'t> Worker<'t> {
         self.producer.begin()?;
         self.scratch.renew(&self.task.tables);
         self.open = Some(Instant::now());
+        self.span = tracing::trace_span!(
+            target: SPANS,
+            "classify transaction",
+            topic = self.task.input.topic,
+            transactional_id = self.id,
+            rules_version = self.scratch.rules().version(),
+            partitions = Empty,
+            records = Empty,
+            items = Empty,
+            failures = Empty,
+            dead_lettered = Empty
+        );
         Ok(())
     }
 
     /// Writes the counts and ends the transaction, with the offsets it settles.
     fn commit(&mut self) -> Result<(), Trouble> {
         let started = Instant::now();
+        let commit = tracing::trace_span!(target: SPANS, parent: &self.span, "commit");
         let Some(group) = &self.group else { return Err(Trouble::StartAgain("no membership".into())) };
         let topic = &*self.task.input.topic;
         let listed = |p: &&Partition| p.records > 0 || p.wants_listing();
@@ -354,6 +373,7 @@ impl<'t> Worker<'t> {
         failpoint!("classify.before-commit");
         failpoint!("classify.during-commit", self.producer.commit(&offsets, group))?;
         failpoint!("classify.after-commit");
+        drop(commit);
         self.open = None;
         let items: i64 = self.partitions.iter().flatten().map(|p| p.items).sum();
         let done = metrics::Transaction {
@@ -363,6 +383,12 @@ impl<'t> Worker<'t> {
             additions,
             commit: started.elapsed(),
         };
+        let span = std::mem::replace(&mut self.span, Span::none());
+        span.record("partitions", offsets.len());
+        span.record("records", done.records);
+        span.record("items", done.items);
+        span.record("failures", done.failures);
+        span.record("dead_lettered", self.rejected.len());
         self.metrics.committed(done, self.scratch.take_lookups());
         self.rejected.drain(..).for_each(|reason| self.metrics.dead_lettered(reason).increment(1));
         (self.records, self.failures) = (0, 0);
@@ -448,6 +474,7 @@ impl<'t> Worker<'t> {
         self.counts.clear();
         self.rejected.clear();
         (self.records, self.failures) = (0, 0);
+        telemetry::fail(&std::mem::replace(&mut self.span, Span::none()), &"dropped; read again from the committed offsets");
         if self.open.take().is_some() {
             self.metrics.aborted.increment(1);
             // A producer that cannot abort cannot go on: its successor ends the transaction.

@@ -51,6 +51,8 @@ pub struct RawConfig {
     pub sink: RawSink,
     /// The watch role.
     pub watch: RawWatch,
+    /// Traces.
+    pub telemetry: RawTelemetry,
     /// Health and metrics.
     pub http: RawHttp,
 }
@@ -71,6 +73,7 @@ impl Default for RawConfig {
             clickhouse: RawClickHouse::default(),
             sink: RawSink::default(),
             watch: RawWatch::default(),
+            telemetry: RawTelemetry::default(),
             http: RawHttp::default(),
         }
     }
@@ -328,6 +331,25 @@ impl Default for RawWatch {
     }
 }
 
+/// Traces to an OpenTelemetry collector. OpenTelemetry's own variables hold beside it: `OTEL_EXPORTER_OTLP_HEADERS` (a token),
+/// `OTEL_RESOURCE_ATTRIBUTES`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawTelemetry {
+    /// Address of the collector for OTLP over HTTP, without a path: `http://collector:4318`. Unset: no traces.
+    pub otlp_endpoint: Option<String>,
+    /// Which part of all traces is sent, from 0 (none) to 1 (all).
+    pub sample_ratio: f64,
+    /// A request that was not answered within this has failed. Milliseconds.
+    pub export_timeout_ms: u64,
+}
+
+impl Default for RawTelemetry {
+    fn default() -> Self {
+        Self { otlp_endpoint: None, sample_ratio: 1.0, export_timeout_ms: 5000 }
+    }
+}
+
 /// Health and metrics.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -368,6 +390,8 @@ pub struct Config {
     pub sink: Sink,
     /// The watch role.
     pub watch: Watch,
+    /// Traces; none: no traces.
+    pub telemetry: Option<Telemetry>,
     /// Address of health and metrics.
     pub listen: SocketAddr,
 }
@@ -414,6 +438,17 @@ pub struct Watch {
     pub alertmanagers: Vec<String>,
     pub resend_interval: Duration,
     pub settings: bounceflow_window::Settings,
+}
+
+/// Traces, checked.
+#[derive(Debug, Clone)]
+pub struct Telemetry {
+    /// Address that takes spans, with its path.
+    pub endpoint: String,
+    /// Which part of all traces is sent, 0 to 1.
+    pub sample_ratio: f64,
+    /// Of one request.
+    pub export_timeout: Duration,
 }
 
 /// Every mistake of a configuration, each with its path.
@@ -565,6 +600,7 @@ impl Config {
         let identities =
             Identities::new(&raw.identity).map_err(|e| mistakes.0.extend(e.as_slice().iter().map(ToString::to_string)));
         let watch = watch(raw.watch, mistakes);
+        let telemetry = telemetry(raw.telemetry, mistakes);
         let isps = isps(raw.isps.as_deref(), mistakes)?;
         let rules = files::load(&raw.classify.rules, &isps)
             .map_err(|e| mistakes.0.extend(e.0.iter().map(|e| format!("classify.rules: {e}"))));
@@ -599,6 +635,7 @@ impl Config {
                 max_retries: raw.sink.max_retries,
             },
             watch: watch?,
+            telemetry,
             listen: listen.ok()?,
         })
     }
@@ -723,6 +760,27 @@ fn watch(raw: RawWatch, mistakes: &mut Mistakes) -> Option<Watch> {
             max_keys: raw.max_keys,
             max_patterns: raw.max_patterns,
         },
+    })
+}
+
+fn telemetry(raw: RawTelemetry, mistakes: &mut Mistakes) -> Option<Telemetry> {
+    let RawTelemetry { otlp_endpoint, sample_ratio, export_timeout_ms } = raw;
+    if !(0.0..=1.0).contains(&sample_ratio) {
+        mistakes.add("telemetry.sample_ratio", format_args!("is {sample_ratio}, must be from 0 (none) to 1 (all)"));
+    }
+    at_least(mistakes, "telemetry.export_timeout_ms", export_timeout_ms, 100);
+    let address = otlp_endpoint?;
+    let sound = address.parse::<axum::http::Uri>().is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.path() == "/" && uri.query().is_none() && !address.contains('#')
+    });
+    if !sound {
+        let why = "is no address of a collector; write it as http://host:4318, without a path: spans go to its /v1/traces";
+        mistakes.add("telemetry.otlp_endpoint", format_args!("{address:?} {why}"));
+    }
+    Some(Telemetry {
+        endpoint: format!("{}/v1/traces", address.trim_end_matches('/')),
+        sample_ratio,
+        export_timeout: Duration::from_millis(export_timeout_ms),
     })
 }
 

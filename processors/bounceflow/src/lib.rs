@@ -38,4 +38,5 @@ pub mod api;
 pub mod health;
 pub mod metrics;
 pub mod lag;
+pub mod telemetry;
 pub mod stop;

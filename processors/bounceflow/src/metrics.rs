@@ -25,8 +25,7 @@ pub const UPKEEP: Duration = Duration::from_secs(2);
 /// Of times within the program.
 const SECONDS: [f64; 15] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 /// From event to ClickHouse: a second or two when all is well, hours after an outage, a day for what a source delivers late.
-const END_TO_END: [f64; 15] =
-    [0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 86_400.0];
+const END_TO_END: [f64; 15] = [0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 86_400.0];
 
 /// What `/metrics` answers from.
 #[derive(Clone)]
@@ -66,6 +65,9 @@ fn begin() {
     for result in ["ok", "refused"] {
         drop(counter!("bounceflow_rules_reloads_total", "result" => result));
     }
+    for result in ["sent", "failed", "dropped"] {
+        spans(result, 0);
+    }
 }
 
 /// How far a role is behind in a topic, over the partitions of this process. Records.
@@ -76,6 +78,11 @@ pub fn lag(role: &'static str, topic: &str, records: i64) {
 /// The classification rules were read anew, or refused.
 pub fn rules_reloaded(ok: bool) {
     counter!("bounceflow_rules_reloads_total", "result" => if ok { "ok" } else { "refused" }).increment(1);
+}
+
+/// How spans fared.
+pub fn spans(result: &'static str, count: u64) {
+    counter!("bounceflow_telemetry_spans_total", "result" => result).increment(count);
 }
 
 /// What the classify loop counts, once it is committed.

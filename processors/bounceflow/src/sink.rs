@@ -19,6 +19,8 @@ use rdkafka::message::{BorrowedMessage, Headers};
 use rdkafka::producer::BaseRecord;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tracing::Span;
+use tracing::field::Empty;
 
 use crate::config::Config;
 use crate::dead_letter::{OwnHeaders, REFUSED_BY_CLICKHOUSE, Refusal, Resent, own_headers};
@@ -30,6 +32,7 @@ use crate::metrics;
 use crate::schemas;
 use crate::starting::{self, Start};
 use crate::stop::Stop;
+use crate::telemetry::{self, SPANS};
 use crate::trouble::{Cure, Trouble, take_over};
 use crate::watch::REPLICA;
 
@@ -193,6 +196,8 @@ struct Pending {
     unsure: bool,
     refused: Vec<Refused>,
     suspect: Option<Refused>,
+    /// From here to the end of the batch.
+    span: Span,
     /// The batch that grows behind this one.
     next: Filling,
 }
@@ -401,6 +406,14 @@ impl<'t> Worker<'t> {
                 number: partition.number,
                 intent: pending.intent.clone(),
                 unsure: pending.unsure,
+                span: tracing::trace_span!(
+                    target: SPANS,
+                    parent: &pending.span,
+                    "insert",
+                    try_number = pending.tries + 1,
+                    server = Empty,
+                    verdict = Empty
+                ),
                 repeat: pending.unsure || pending.tries > 0,
                 metrics: Arc::clone(&self.metrics[partition.table as usize]),
             };
@@ -485,7 +498,21 @@ impl<'t> Worker<'t> {
                     again
                 }
             };
+            let span = tracing::trace_span!(
+                target: SPANS,
+                "sink batch",
+                table = table.name(),
+                topic = partition.topic,
+                partition = partition.number,
+                first_offset = intent.first,
+                last_offset = intent.last,
+                records = intent.records,
+                rows = intent.rows,
+                shard = intent.shard,
+                repeated = found
+            );
             partition.stage = Stage::Pending(Box::new(Pending {
+                span,
                 block,
                 event_times: batch.event_times,
                 intent,
@@ -508,11 +535,12 @@ impl<'t> Worker<'t> {
 
     /// Commits the intents that are new or no longer fresh, all in one transaction. False: there was none.
     fn commit_intents(&mut self, now: Instant) -> Result<bool, Trouble> {
-        let mut offsets = Vec::new();
+        let (mut offsets, mut spans) = (Vec::new(), Vec::new());
         for partition in self.partitions.iter().filter(|p| p.due(now)) {
             if let Stage::Pending(pending) = &partition.stage
                 && pending.committed.is_none_or(|at| at.elapsed() > FRESH)
             {
+                spans.push(tracing::trace_span!(target: SPANS, parent: &pending.span, "intent"));
                 offsets.push((partition.topic.clone(), partition.number, partition.position, pending.intent.to_metadata()));
             }
         }
@@ -522,6 +550,7 @@ impl<'t> Worker<'t> {
         failpoint!("sink.before-intent");
         self.transaction(&offsets, &[])?;
         failpoint!("sink.after-intent");
+        drop(spans);
         let committed = Instant::now();
         for partition in &mut self.partitions {
             if let Stage::Pending(pending) = &mut partition.stage
@@ -535,11 +564,12 @@ impl<'t> Worker<'t> {
 
     /// Moves the offsets past what ClickHouse has, together with the dead letters of those ranges.
     fn move_offsets(&mut self, consumer: &Consumer, written: &[usize]) -> Result<(), Trouble> {
-        let mut offsets = Vec::new();
+        let (mut offsets, mut spans) = (Vec::new(), Vec::new());
         let mut dead = Vec::new();
         for i in written {
             let partition = &self.partitions[*i];
             let Stage::Pending(pending) = &partition.stage else { continue };
+            spans.push(tracing::trace_span!(target: SPANS, parent: &pending.span, "commit"));
             offsets.push((partition.topic.clone(), partition.number, pending.intent.last + 1, String::new()));
             dead.extend(pending.refused.iter().map(|refused| (*i, refused.clone())));
         }
@@ -550,6 +580,7 @@ impl<'t> Worker<'t> {
         failpoint!("sink.after-ok");
         self.transaction(&offsets, &dead)?;
         failpoint!("sink.after-commit");
+        drop(spans);
         let sink = &self.task.config.sink;
         let mut recovered = false;
         for i in written {
@@ -700,6 +731,9 @@ impl<'t> Worker<'t> {
         consumer.pause(&topic, number)?;
         if let Some(partition) = self.partitions.iter_mut().find(|p| p.number == number && p.topic == topic) {
             self.lag[partition.table as usize].halted(number);
+            if let Stage::Pending(pending) = &partition.stage {
+                telemetry::fail(&pending.span, &why);
+            }
             partition.stage = Stage::Halted(format!("{topic}/{number}: {why}"));
         }
         self.report();
@@ -844,6 +878,7 @@ struct Insert {
     /// Whether it was tried before.
     repeat: bool,
     metrics: Arc<metrics::Sink>,
+    span: Span,
 }
 
 impl Insert {
@@ -867,11 +902,16 @@ impl Insert {
             self.replicas.pass_by(warehouse);
             return End::Retry { fault: Fault::Unanswered, message: e.to_string() };
         }
+        self.span.record("server", warehouse.url());
         let started = Instant::now();
         let answer = warehouse.insert(&self.block, &self.token).await;
         self.metrics.insert_seconds.record(started.elapsed());
         let verdict = judge(&answer);
         self.metrics.answered(verdict).increment(1);
+        self.span.record("verdict", verdict.as_str());
+        if verdict != Verdict::Written {
+            telemetry::fail(&self.span, &answer);
+        }
         let fault = Fault::of(&answer);
         if fault != Fault::Batch {
             self.replicas.pass_by(warehouse);

@@ -18,6 +18,7 @@ use rdkafka::message::{BorrowedMessage, Header, Headers, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 use rdkafka::{Message, Offset};
 use serde::{Deserialize, Serialize};
+use tracing::field::Empty;
 
 use crate::board::Board;
 use crate::config::Config;
@@ -31,6 +32,7 @@ use crate::metrics;
 use crate::process::Tables;
 use crate::schemas;
 use crate::stop::Stop;
+use crate::telemetry::SPANS;
 use crate::trouble::{Cure, Trouble, take_over};
 
 /// The rates topic has one partition: its order decides every evaluation.
@@ -232,6 +234,14 @@ impl<'t> Life<'t> {
             decoded => decoded,
         };
         let resent = Resent::of(message);
+        let span = tracing::trace_span!(
+            target: SPANS,
+            "watch batch",
+            offset = message.offset(),
+            rows = Empty,
+            evaluated_to = Empty,
+            transitions = Empty
+        );
         let mut changes = Vec::new();
         match batch {
             // It was folded when it came first.
@@ -244,6 +254,7 @@ impl<'t> Life<'t> {
                 }
                 self.task.board.fold(&batch, self.log_time, &mut changes);
                 self.metrics.batches.increment(1);
+                span.record("rows", batch.rows.len());
             }
             Err(e @ AvroError::UnknownFingerprint(_)) => {
                 let why =
@@ -258,7 +269,13 @@ impl<'t> Life<'t> {
             }
         }
         self.next = message.offset() + 1;
-        if changes.is_empty() { Ok(()) } else { self.write(producer, changes) }
+        span.record("evaluated_to", self.task.board.evaluated_to());
+        span.record("transitions", changes.len());
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let _writing = tracing::trace_span!(target: SPANS, parent: &span, "write transitions");
+        self.write(producer, changes)
     }
 
     /// Makes the windows, now that the first batch says when the log begins.

@@ -81,11 +81,8 @@ impl Classifier {
             decided = true;
             self.rules.classify(reading).clone()
         };
-        let verdict = if reading.template().len() <= LONGEST {
-            self.cache.get_or(reading, decide)
-        } else {
-            self.unkept.insert(decide())
-        };
+        let verdict =
+            if reading.template().len() <= LONGEST { self.cache.get_or(reading, decide) } else { self.unkept.insert(decide()) };
         let count = if decided { &mut self.lookups.misses } else { &mut self.lookups.hits };
         *count += 1;
         Classified { verdict, fingerprint: reading.fingerprint(), template: reading.template(), reading }

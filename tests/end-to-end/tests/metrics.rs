@@ -70,12 +70,16 @@ fn every_stage_says_what_happened_and_lag_grows_while_clickhouse_is_gone() -> Re
         let counted = sum("classify_items_total", &[("outcome", "counted")])?;
         let events = sum("classify_events_total", &[])?;
         let (ignored, refused) = (sum("classify_ignored_total", &[])?, sum("classify_dead_lettered_total", &[])?);
-        ensure!(events + ignored + refused == counted, "{events} events, {ignored} ignored, {refused} refused of {counted} items");
+        ensure!(
+            events + ignored + refused == counted,
+            "{events} events, {ignored} ignored, {refused} refused of {counted} items"
+        );
         ensure!(refused == dead && dead > 0.0, "{refused} refused, {dead} dead letters");
         ensure!(counted - refused >= items, "{counted} items, {refused} refused, of {items}");
         let failed = sum("classify_items_total", &[("outcome", "failure")])?;
         let by_category = sum("classify_failures_total", &[])?;
-        let uneventful: f64 = ["delivery", "drop"].iter().map(|e| sum("classify_events_total", &[("event_type", e)])).sum::<Result<f64>>()?;
+        let uneventful: f64 =
+            ["delivery", "drop"].iter().map(|e| sum("classify_events_total", &[("event_type", e)])).sum::<Result<f64>>()?;
         ensure!(failed == failures && by_category == failures, "{failed}, {by_category} by category, of {failures} failures");
         ensure!(events - uneventful == failures, "{events} events, {uneventful} without a failure, of {failures} failures");
         let complaints = sum("classify_failures_total", &[("category", "complaint"), ("severity", "none")])?;
@@ -95,9 +99,14 @@ fn every_stage_says_what_happened_and_lag_grows_while_clickhouse_is_gone() -> Re
             ensure!(observed == infinite, "{table}: {observed} observed, {infinite} in the last bucket");
             ensure!(if table == "failures" { observed == failures } else { observed > 0.0 }, "{table}: {observed} observed");
         }
-        for (role, topic) in [("classify", "events"), ("sink", "failures"), ("sink", "rates"), ("sink", "alerts"), ("watch", "rates")] {
+        for (role, topic) in
+            [("classify", "events"), ("sink", "failures"), ("sink", "rates"), ("sink", "alerts"), ("watch", "rates")]
+        {
             let series = [("role", role), ("topic", &*pipeline.topic(topic))];
-            ensure!(text.contains(&format!("bounceflow_lag_seconds{{role=\"{role}\",topic=\"{}\"}}", pipeline.topic(topic))), "{role}");
+            ensure!(
+                text.contains(&format!("bounceflow_lag_seconds{{role=\"{role}\",topic=\"{}\"}}", pipeline.topic(topic))),
+                "{role}"
+            );
             // The sink lingers, and rates never end: a moment is nothing.
             ensure!(sum("lag_seconds", &series)? < 5.0, "{role} of {topic} is behind");
         }
@@ -106,7 +115,8 @@ fn every_stage_says_what_happened_and_lag_grows_while_clickhouse_is_gone() -> Re
     })?;
 
     // Everything is read, and nothing of it is settled: the client knows of no lag, the operator does.
-    let lag = |all: &mut Process| all.metric("bounceflow_lag_seconds", &[("role", "sink"), ("topic", &pipeline.topic("failures"))]);
+    let lag =
+        |all: &mut Process| all.metric("bounceflow_lag_seconds", &[("role", "sink"), ("topic", &pipeline.topic("failures"))]);
     pipeline.servers.clickhouse.kill()?;
     let mut simulate = pipeline.simulate(&["--failures=0.5", "--garbage=0", "--count=100"])?;
     ensure!(simulate.end()?.success(), "the simulator failed");

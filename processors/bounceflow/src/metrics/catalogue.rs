@@ -58,6 +58,7 @@ pub const CATALOGUE: &[(&str, &[Described])] = &[
         metric("bounceflow_lag_records", Kind::Gauge, &["role", "topic"], "Records between what was read and the end of the log, over the partitions of this process", "grows: the role reads slower than the topic is written"),
         metric("bounceflow_lag_seconds", Kind::Gauge, &["role", "topic"], "Age of the oldest record that was read and is not settled (committed, in ClickHouse, folded), by its Kafka timestamp, or of the last one where more is to be read; 0 where all is settled", "stays above a minute: the role is behind or does not get on"),
         metric("bounceflow_rules_reloads_total", Kind::Counter, &["result"], "Reloads of the classification rules, by result (ok, refused)", "refused: the rules of before stay in force; the log says why"),
+        metric("bounceflow_telemetry_spans_total", Kind::Counter, &["result"], "Spans of traces, by result: sent, failed (the collector did not take them), dropped (the queue was full); the last two are lost. 0 without `[telemetry]`", "failed or dropped grow: the collector is gone or slow"),
     ]),
     ("classify", &[
         metric("bounceflow_classify_records_total", Kind::Counter, &["topic"], "Input records read and committed", "its rate is the throughput; 0 while lag grows: it is stuck"),
