@@ -520,6 +520,7 @@ mod tests {
         let (version, sent) = board.outgoing().unwrap();
         assert_eq!((sent.len(), sent[0].resolved_at), (1, None));
         assert_eq!(board.alerts().alerts[0].state, "firing");
+        assert_eq!(board.standing(), [0, 1]);
         fold(&board, 400, vec![]);
         let (after, sent) = board.outgoing().unwrap();
         assert!(after > version && sent.len() == 1);
@@ -527,6 +528,7 @@ mod tests {
         let alerts = board.alerts().alerts;
         assert_eq!((alerts.len(), &*alerts[0].state), (1, "resolved"));
         assert_eq!(alerts[0].fired_at, Some(sent[0].fired_at));
+        assert_eq!(board.standing(), [0, 0]);
         assert!(board.status().ready);
     }
 }

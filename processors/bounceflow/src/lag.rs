@@ -1,7 +1,8 @@
-//! How old the oldest record is that a role has read and not settled: what `bounceflow_lag_seconds` says.
+//! How far roles are behind: `bounceflow_lag_seconds`, how old the oldest record is that a role has read and not settled, and
+//! `bounceflow_lag_records`, how many it has not read.
 //!
-//! The loops say when something changes, a few times a second at most; the age is computed when it is asked for, so it grows also while
-//! a loop waits.
+//! The loops and their clients say when something changes, a few times a second at most; the gauges are set when somebody asks, so an age
+//! grows also while a loop waits.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -9,7 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use metrics::gauge;
 
 /// Those of this process. Like the recorder of metrics there is one list.
-static ALL: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
+static LAGS: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
+static CLIENTS: Mutex<Vec<Weak<Unread>>> = Mutex::new(Vec::new());
 
 /// Of one loop and topic.
 pub struct Lag(Arc<Inner>);
@@ -25,7 +27,7 @@ impl Lag {
     /// Of a loop that has read nothing yet.
     pub fn new(role: &'static str, topic: &str) -> Self {
         let inner = Arc::new(Inner { role, topic: topic.to_owned(), oldest: Mutex::default() });
-        locked(&ALL).push(Arc::downgrade(&inner));
+        locked(&LAGS).push(Arc::downgrade(&inner));
         Self(inner)
     }
 
@@ -50,21 +52,50 @@ impl Lag {
     }
 }
 
+/// What the partitions of one client hold that it has not read.
+pub struct Unread {
+    role: &'static str,
+    records: Mutex<BTreeMap<String, i64>>,
+}
+
+impl Unread {
+    /// Of a client that has said nothing yet.
+    pub fn new(role: &'static str) -> Arc<Self> {
+        let new = Arc::new(Self { role, records: Mutex::default() });
+        locked(&CLIENTS).push(Arc::downgrade(&new));
+        new
+    }
+
+    /// Records of a topic.
+    pub fn set(&self, topic: &str, records: i64) {
+        locked(&self.records).insert(topic.to_owned(), records);
+    }
+}
+
 /// Sets the gauges as of `now`, in milliseconds.
 pub(crate) fn tell(now: i64) {
-    let mut all = locked(&ALL);
-    all.retain(|lag| lag.strong_count() > 0);
-    let mut ages: BTreeMap<(&str, &str), i64> = BTreeMap::new();
-    let alive: Vec<Arc<Inner>> = all.iter().filter_map(Weak::upgrade).collect();
-    drop(all);
-    for lag in &alive {
-        let oldest = locked(&lag.oldest).values().min().map_or(0, |oldest| (now - oldest).max(0));
-        let age = ages.entry((lag.role, &lag.topic)).or_default();
-        *age = oldest.max(*age);
+    let mut all: BTreeMap<(&str, String), (i64, i64)> = BTreeMap::new();
+    for lag in alive(&LAGS) {
+        let age = locked(&lag.oldest).values().min().map_or(0, |oldest| (now - oldest).max(0));
+        let (oldest, _) = all.entry((lag.role, lag.topic.clone())).or_default();
+        *oldest = age.max(*oldest);
     }
-    for ((role, topic), age) in ages {
-        gauge!("bounceflow_lag_seconds", "role" => role.to_owned(), "topic" => topic.to_owned()).set(age as f64 / 1000.0);
+    for client in alive(&CLIENTS) {
+        for (topic, records) in &*locked(&client.records) {
+            all.entry((client.role, topic.clone())).or_default().1 += records;
+        }
     }
+    for ((role, topic), (age, records)) in all {
+        gauge!("bounceflow_lag_seconds", "role" => role.to_owned(), "topic" => topic.clone()).set(age as f64 / 1000.0);
+        gauge!("bounceflow_lag_records", "role" => role.to_owned(), "topic" => topic).set(records as f64);
+    }
+}
+
+/// What somebody still holds of a list; the rest is dropped from it.
+fn alive<T>(list: &Mutex<Vec<Weak<T>>>) -> Vec<Arc<T>> {
+    let mut list = locked(list);
+    list.retain(|weak| weak.strong_count() > 0);
+    list.iter().filter_map(Weak::upgrade).collect()
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -95,5 +126,20 @@ mod tests {
         assert_eq!(age(10_000), Some(0.5), "what is in hand is older than the halt");
         other.clear();
         assert_eq!(age(10_000), Some(0.0));
+    }
+
+    #[test]
+    fn clients_of_a_role_are_added_up_until_they_are_gone() {
+        let (one, other, stranger) = (Unread::new("adds"), Unread::new("adds"), Unread::new("stranger"));
+        let records = || value(&recorded(|| tell(0)), "bounceflow_lag_records{role=\"adds\",topic=\"t\"}");
+        assert_eq!(records(), None);
+        one.set("t", 5);
+        other.set("t", 7);
+        stranger.set("t", 1000);
+        assert_eq!(records(), Some(12.0));
+        one.set("t", 0);
+        assert_eq!(records(), Some(7.0));
+        drop(other);
+        assert_eq!(records(), Some(0.0));
     }
 }

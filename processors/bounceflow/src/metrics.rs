@@ -51,8 +51,8 @@ pub fn install() -> anyhow::Result<Exporter> {
     Ok(exporter)
 }
 
-/// With buckets for every histogram, so that none is a summary.
-fn builder() -> Result<PrometheusBuilder, BuildError> {
+/// The recorder, with buckets for every histogram, so that none is a summary.
+pub fn builder() -> Result<PrometheusBuilder, BuildError> {
     PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)?
         .set_buckets_for_metric(Matcher::Full("bounceflow_end_to_end_seconds".into()), &END_TO_END)
@@ -68,11 +68,6 @@ fn begin() {
     for result in ["sent", "failed", "dropped"] {
         spans(result, 0);
     }
-}
-
-/// How far a role is behind in a topic, over the partitions of this process. Records.
-pub fn lag(role: &'static str, topic: &str, records: i64) {
-    gauge!("bounceflow_lag_records", "role" => role, "topic" => topic.to_owned()).set(records as f64);
 }
 
 /// The classification rules were read anew, or refused.
@@ -122,7 +117,6 @@ impl Classify {
     /// For one input topic.
     pub fn new(topic: &str) -> Self {
         let t = topic.to_owned();
-        lag("classify", topic, 0);
         let new = Self {
             records: counter!("bounceflow_classify_records_total", "topic" => t.clone()),
             counted: counter!("bounceflow_classify_items_total", "topic" => t.clone(), "outcome" => "counted"),
@@ -227,10 +221,9 @@ pub struct Sink {
 }
 
 impl Sink {
-    /// For one table, filled from a topic.
-    pub fn new(table: Table, topic: &str) -> Self {
+    /// For one table.
+    pub fn new(table: Table) -> Self {
         let table = table.name();
-        lag("sink", topic, 0);
         let new = Self {
             table,
             rows: counter!("bounceflow_sink_rows_total", "table" => table),
@@ -284,9 +277,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Of the rates topic and the Alertmanagers.
-    pub fn new(topic: &str, alertmanagers: &[String]) -> Self {
-        lag("watch", topic, 0);
+    /// With these Alertmanagers.
+    pub fn new(alertmanagers: &[String]) -> Self {
         for state in State::ALL {
             drop(Self::transitions(state));
         }
@@ -389,8 +381,8 @@ pub(crate) mod tests {
             begin();
             let lags = [Lag::new("classify", "t"), Lag::new("sink", "u"), Lag::new("watch", "u")];
             Classify::new("t").rules(&Rules::builtin().unwrap());
-            let _sinks = Table::ALL.map(|table| Sink::new(table, "u"));
-            Watch::new("u", &["http://a:9093".to_owned()]);
+            let _sinks = Table::ALL.map(Sink::new);
+            Watch::new(&["http://a:9093".to_owned()]);
             lag::tell(0);
             drop(lags);
         });
@@ -484,7 +476,7 @@ pub(crate) mod tests {
 
     #[test]
     fn rows_are_observed_from_their_events_on() {
-        let text = recorded(|| Sink::new(Table::Failures, "u").arrived(&[1_000, 8_200, 9_000, 99_000], 10_000));
+        let text = recorded(|| Sink::new(Table::Failures).arrived(&[1_000, 8_200, 9_000, 99_000], 10_000));
         let series = |rest: &str| format!("bounceflow_end_to_end_seconds_{rest}");
         assert_eq!(value(&text, &series("bucket{table=\"failures\",le=\"1\"}")), Some(2.0), "1 s, and one that is ahead of us");
         assert_eq!(value(&text, &series("bucket{table=\"failures\",le=\"2\"}")), Some(3.0));

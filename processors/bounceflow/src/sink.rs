@@ -245,7 +245,7 @@ impl<'t> Worker<'t> {
             runtime,
             shards,
             schemas: schemas::known()?,
-            metrics: Table::ALL.map(|table| Arc::new(metrics::Sink::new(table, topic(table)))),
+            metrics: Table::ALL.map(|table| Arc::new(metrics::Sink::new(table))),
             lag: Table::ALL.map(|table| Lag::new("sink", topic(table))),
             ended: Arc::default(),
             group: None,

@@ -171,7 +171,7 @@ impl<'t> Life<'t> {
             schemas,
             to_avro: schema.encoder(),
             bytes: Vec::new(),
-            metrics: metrics::Watch::new(&topics.rates, &task.config.watch.alertmanagers),
+            metrics: metrics::Watch::new(&task.config.watch.alertmanagers),
             lag: Lag::new("watch", &topics.rates),
             complete: start.complete,
             left: Some((mark, recorded)),

@@ -16,7 +16,8 @@ use bounceflow::{metrics as own, telemetry};
 use bounceflow_bench::{median, percentile, write_figures};
 use bounceflow_event::avro::Encoder;
 use bounceflow_event::{Decoder, Format};
-use metrics_exporter_prometheus::PrometheusBuilder;
+use bounceflow_warehouse::Table;
+use metrics_exporter_prometheus::PrometheusHandle;
 use nix::time::{ClockId, clock_gettime};
 use tracing_subscriber::layer::SubscriberExt;
 
@@ -32,7 +33,7 @@ fn main() -> Result<()> {
     let tables = Tables::new(&config)?;
     let provider = telemetry::provider(&config, config.telemetry.as_ref().context("no telemetry")?)?;
     let subscriber = tracing::Dispatch::new(tracing_subscriber::registry().with(telemetry::layer(&provider)));
-    let recorder = PrometheusBuilder::new().build_recorder();
+    let recorder = own::builder()?.build_recorder();
     println!("\nmetrics and traces: {RECORDS} records, 5 % failures, transactions of {TRANSACTION}, {rounds} rounds");
     let mut figures = Vec::new();
     for (wire, format) in [(Wire::Json, Format::Json), (Wire::Avro, Format::Avro)] {
@@ -75,8 +76,16 @@ fn main() -> Result<()> {
         );
         figures.push(overhead);
     }
+    let ns_per_row = metrics::with_local_recorder(&recorder, || observed(&recorder.handle()))?;
+    println!("  sink: {ns_per_row:.0} ns a row to observe how long it took from its event, sorting into buckets included");
     let worst = figures.iter().copied().fold(f64::MIN, f64::max);
-    write_figures("overhead", &[("hot_loop_overhead", worst), ("json_overhead", figures[0]), ("avro_overhead", figures[1])])?;
+    let figures = [
+        ("hot_loop_overhead", worst),
+        ("json_overhead", figures[0]),
+        ("avro_overhead", figures[1]),
+        ("end_to_end_ns_per_row", ns_per_row),
+    ];
+    write_figures("overhead", &figures)?;
     provider.shutdown_with_timeout(Duration::from_secs(1)).ok();
     Ok(())
 }
@@ -152,6 +161,20 @@ impl<'t> Loop<'t> {
         drop(span);
         Ok((thread_time()? - started) as f64)
     }
+}
+
+/// Nanoseconds for each row of a batch that is settled.
+fn observed(handle: &PrometheusHandle) -> Result<f64> {
+    let sink = own::Sink::new(Table::Failures);
+    let times: Vec<i64> = (0..100_000).map(|i| i * 7919 % 60_000).collect();
+    let mut all = Vec::new();
+    for _ in 0..21 {
+        let started = thread_time()?;
+        sink.arrived(&times, 60_000);
+        handle.run_upkeep();
+        all.push((thread_time()? - started) as f64 / times.len() as f64);
+    }
+    Ok(median(&all))
 }
 
 fn thread_time() -> Result<i64> {
