@@ -59,7 +59,7 @@ k8s: prepare ## The Helm chart on a real Kubernetes API server, which the first 
 
 bench: prepare ## Speed beside its ceiling, latency; figures to target/figures
 	$(CARGO) build --release --locked -p bounceflow -p bounceflow-stack -p bounceflow-end-to-end -p bounceflow-bench
-	$(CARGO) bench --locked -p bounceflow-bench --bench replies --bench window --bench pipeline --bench sink
+	$(CARGO) bench --locked -p bounceflow-bench --bench replies --bench overhead --bench window --bench pipeline --bench sink
 
 bench-warehouse: prepare ## Every view on 100 M rates and 20 M failures; SIZE=0.05 for a twentieth; figures to target/figures
 	$(CARGO) build --release --locked -p bounceflow-stack

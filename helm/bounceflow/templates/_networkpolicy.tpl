@@ -43,6 +43,9 @@
 {{- with $config.watch.alertmanagers }}
 {{ include "bounceflow.egress" (dict "ports" (include "bounceflow.ports" . | fromJsonArray) "to" $egress.alertmanager.to) }}
 {{- end }}
+{{- with ($config.telemetry | default dict).otlp_endpoint }}
+{{ include "bounceflow.egress" (dict "ports" (include "bounceflow.ports" (list .) | fromJsonArray)) }}
+{{- end }}
 {{- with $egress.extra }}
 {{ toYaml . }}
 {{- end }}

@@ -14,6 +14,7 @@ use crate::board::{Board, Outgoing};
 use crate::evidence;
 use crate::metrics;
 use crate::stop::Stop;
+use crate::telemetry::{self, SPANS};
 
 /// The board is looked at this often.
 const LOOK: Duration = Duration::from_millis(200);
@@ -49,7 +50,12 @@ pub fn run(task: &Task) -> anyhow::Result<()> {
             continue;
         }
         let Some((version, alerts)) = task.board.outgoing() else { continue };
-        let result = if alerts.is_empty() { Ok(()) } else { send(&agent, &endpoint, &body(task, &alerts)) };
+        let result = if alerts.is_empty() {
+            Ok(())
+        } else {
+            let span = tracing::trace_span!(target: SPANS, "alertmanager send", url = endpoint, alerts = alerts.len());
+            telemetry::told(&span, send(&agent, &endpoint, &body(task, &alerts)))
+        };
         match result {
             Ok(()) => {
                 if status.error.take().is_some() {

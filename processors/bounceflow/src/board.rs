@@ -248,6 +248,14 @@ impl Board {
         api::Alerts { evaluated_to: inner.watch.as_ref().and_then(Watch::evaluated_to), alerts }
     }
 
+    /// How many alerts are pending, and how many are firing.
+    pub fn standing(&self) -> [usize; 2] {
+        let inner = self.read();
+        let firing = |active: &Active| active.fired_at.is_some();
+        let count = |fires| inner.watch.iter().flat_map(Watch::active).filter(|active| firing(active) == fires).count();
+        [count(false), count(true)]
+    }
+
     fn alert(&self, t: &Transition, fired_at: Option<i64>, resolved_at: Option<i64>) -> api::Alert {
         let (cause, action) = evidence::cause_and_action(&self.classification(), t);
         api::Alert {
@@ -512,6 +520,7 @@ mod tests {
         let (version, sent) = board.outgoing().unwrap();
         assert_eq!((sent.len(), sent[0].resolved_at), (1, None));
         assert_eq!(board.alerts().alerts[0].state, "firing");
+        assert_eq!(board.standing(), [0, 1]);
         fold(&board, 400, vec![]);
         let (after, sent) = board.outgoing().unwrap();
         assert!(after > version && sent.len() == 1);
@@ -519,6 +528,7 @@ mod tests {
         let alerts = board.alerts().alerts;
         assert_eq!((alerts.len(), &*alerts[0].state), (1, "resolved"));
         assert_eq!(alerts[0].fired_at, Some(sent[0].fired_at));
+        assert_eq!(board.standing(), [0, 0]);
         assert!(board.status().ready);
     }
 }

@@ -15,18 +15,22 @@ use rdkafka::Message;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::message::BorrowedMessage;
 use rdkafka::producer::BaseRecord;
+use tracing::Span;
+use tracing::field::Empty;
 
 use crate::config::{self, Config, RawInput};
 use crate::counts::{Counts, Header as BatchHeader, Limits};
 use crate::dead_letter::{Refusal, own_headers};
 use crate::health::Loop;
 use crate::kafka::{self, Consumer, Event, Producer, Reader, TransactionError};
+use crate::lag::Lag;
 use crate::metrics;
 use crate::process::{Outcome, Scratch, Tables};
 use crate::record::{self, Settled};
 use crate::schemas;
 use crate::starting::{self, Start};
 use crate::stop::Stop;
+use crate::telemetry::{self, SPANS};
 use crate::trouble::{Cure, Trouble, take_over};
 
 /// An idle partition is listed again after this, so that readers know it is alive and how far it is.
@@ -87,6 +91,7 @@ struct Worker<'t> {
     batches_to_avro: Encoder<'t>,
     bytes: Vec<u8>,
     metrics: metrics::Classify,
+    lag: Lag,
     /// Captured when partitions were assigned; a transaction of a member that lost them is refused.
     group: Option<ConsumerGroupMetadata>,
     /// What the group gave, halted partitions too.
@@ -95,10 +100,11 @@ struct Worker<'t> {
     partitions: Vec<Option<Partition>>,
     /// Since when a transaction is open.
     open: Option<Instant>,
+    /// Of the open transaction.
+    span: Span,
     records: usize,
     failures: u64,
     /// Reasons, for the metrics: they count what is committed.
-    ignored: Vec<&'static str>,
     rejected: Vec<&'static str>,
     /// Records over which this program panicked, by partition and offset: set aside unread when they come again.
     panicked: Vec<(i32, i64)>,
@@ -119,6 +125,8 @@ struct Partition {
 impl<'t> Worker<'t> {
     fn new(task: &'t Task, id: String, producer: Producer) -> anyhow::Result<Self> {
         let classify = &task.config.classify;
+        let metrics = metrics::Classify::new(&task.input.topic);
+        metrics.rules(&task.tables.rules.get());
         Ok(Self {
             task,
             id,
@@ -129,14 +137,15 @@ impl<'t> Worker<'t> {
             failures_to_avro: task.tables.failure_schema.encoder(),
             batches_to_avro: task.tables.batch_schema.encoder(),
             bytes: Vec::new(),
-            metrics: metrics::Classify::new(&task.input.topic),
+            metrics,
+            lag: Lag::new("classify", &task.input.topic),
             group: None,
             assigned: Vec::new(),
             partitions: Vec::new(),
             open: None,
+            span: Span::none(),
             records: 0,
             failures: 0,
-            ignored: Vec::new(),
             rejected: Vec::new(),
             panicked: Vec::new(),
         })
@@ -172,8 +181,11 @@ impl<'t> Worker<'t> {
         match event {
             Event::Record(message) => return self.record(&message).map(|()| true),
             Event::End(partition) => {
-                if let Some(Some(partition)) = self.partitions.get_mut(partition as usize) {
-                    partition.end_reached = true;
+                if let Some(Some(ended)) = self.partitions.get_mut(partition as usize) {
+                    ended.end_reached = true;
+                    if ended.records == 0 {
+                        self.lag.settled(partition);
+                    }
                 }
             }
             Event::Assigned(list) => {
@@ -186,6 +198,7 @@ impl<'t> Worker<'t> {
                 self.partitions.clear();
                 self.assigned.clear();
                 self.group = None;
+                self.lag.clear();
                 tracing::info!(topic = self.task.input.topic, transactional_id = self.id, "Partitions taken away");
             }
             Event::OffsetGone => return Err(Trouble::StartAgain("an offset is not in the log any more".into())),
@@ -219,6 +232,11 @@ impl<'t> Worker<'t> {
             })?
         };
         let Some(Some(partition)) = self.partitions.get_mut(place.0 as usize) else { return Ok(()) };
+        if partition.records == 0
+            && let Some(timestamp) = message.timestamp().to_millis()
+        {
+            self.lag.since(place.0, timestamp);
+        }
         partition.next = place.1 + 1;
         partition.records += 1;
         partition.items += i64::from(settled.items);
@@ -235,7 +253,7 @@ impl<'t> Worker<'t> {
     /// Every item of a record: counted, written as a failure, ignored by reason, or refused.
     fn settle(&mut self, message: &BorrowedMessage<'_>) -> Result<Settled<'t>, Trouble> {
         failpoint!("classify.record");
-        let Self { task, producer, decoder, scratch, counts, failures_to_avro, bytes, failures, ignored, partitions, .. } = self;
+        let Self { task, producer, decoder, scratch, counts, failures_to_avro, bytes, failures, partitions, .. } = self;
         let (mut trouble, mut latest) = (Ok(()), None);
         let settled = record::settle(&task.tables, decoder, scratch, &task.input.topic, message, |_, outcome| match outcome {
             Outcome::Count(sample) => {
@@ -253,10 +271,7 @@ impl<'t> Worker<'t> {
                 });
                 trouble = std::mem::replace(&mut trouble, Ok(())).and(sent);
             }
-            Outcome::Ignore(reason) => {
-                ignored.push(reason.as_str());
-                counts.ignore(reason);
-            }
+            Outcome::Ignore(reason) => counts.ignore(reason),
             // Among those returned.
             Outcome::Reject(_) => {}
         });
@@ -301,12 +316,25 @@ impl<'t> Worker<'t> {
         self.producer.begin()?;
         self.scratch.renew(&self.task.tables);
         self.open = Some(Instant::now());
+        self.span = tracing::trace_span!(
+            target: SPANS,
+            "classify transaction",
+            topic = self.task.input.topic,
+            transactional_id = self.id,
+            rules_version = self.scratch.rules().version(),
+            partitions = Empty,
+            records = Empty,
+            items = Empty,
+            failures = Empty,
+            dead_lettered = Empty
+        );
         Ok(())
     }
 
     /// Writes the counts and ends the transaction, with the offsets it settles.
     fn commit(&mut self) -> Result<(), Trouble> {
         let started = Instant::now();
+        let commit = tracing::trace_span!(target: SPANS, parent: &self.span, "commit");
         let Some(group) = &self.group else { return Err(Trouble::StartAgain("no membership".into())) };
         let topic = &*self.task.input.topic;
         let listed = |p: &&Partition| p.records > 0 || p.wants_listing();
@@ -331,6 +359,7 @@ impl<'t> Worker<'t> {
             rules_version: self.scratch.rules().version(),
             pattern_version: PATTERN_VERSION as i32,
         };
+        let additions = self.metrics.additions(&self.counts);
         let mut trouble = Ok(());
         self.counts.drain(header, &self.task.tables.isps, sources, |batch| {
             self.bytes.clear();
@@ -344,18 +373,32 @@ impl<'t> Worker<'t> {
         failpoint!("classify.before-commit");
         failpoint!("classify.during-commit", self.producer.commit(&offsets, group))?;
         failpoint!("classify.after-commit");
+        drop(commit);
         self.open = None;
         let items: i64 = self.partitions.iter().flatten().map(|p| p.items).sum();
-        self.metrics.records.increment(self.records as u64);
-        self.metrics.counted.increment(items as u64);
-        self.metrics.failures.increment(self.failures);
-        self.metrics.committed.increment(1);
-        self.metrics.commit_seconds.record(started.elapsed());
-        self.ignored.drain(..).for_each(|reason| self.metrics.ignored(reason));
-        self.rejected.drain(..).for_each(|reason| self.metrics.dead_lettered(reason));
+        let done = metrics::Transaction {
+            records: self.records as u64,
+            items: items as u64,
+            failures: self.failures,
+            additions,
+            commit: started.elapsed(),
+        };
+        let span = std::mem::replace(&mut self.span, Span::none());
+        span.record("partitions", offsets.len());
+        span.record("records", done.records);
+        span.record("items", done.items);
+        span.record("failures", done.failures);
+        span.record("dead_lettered", self.rejected.len());
+        self.metrics.committed(done, self.scratch.take_lookups());
+        self.rejected.drain(..).for_each(|reason| self.metrics.dead_lettered(reason).increment(1));
         (self.records, self.failures) = (0, 0);
-        for partition in self.partitions.iter_mut().flatten().filter(|p| listed(&&**p)) {
+        for (number, partition) in (0i32..).zip(&mut self.partitions) {
+            let Some(partition) = partition.as_mut().filter(|p| listed(&&**p)) else { continue };
             partition.settle(started);
+            // Where more is to be read, the oldest record of what is now committed stands until the next one comes.
+            if partition.end_reached {
+                self.lag.settled(number);
+            }
         }
         self.task.health.ready();
         Ok(())
@@ -367,6 +410,7 @@ impl<'t> Worker<'t> {
         let mut counted = None;
         let (mut positions, mut halted) = (Vec::new(), Vec::new());
         self.partitions.clear();
+        self.lag.clear();
         for left in left {
             let from = self.task.from.map(|from| starting::resolve(from, consumer, &left)).transpose()?;
             let counted_to = match (left.offset, from) {
@@ -381,6 +425,7 @@ impl<'t> Worker<'t> {
             match starting::decide(&left, from, counted_to) {
                 Start::Halt(why) => {
                     tracing::error!(topic = left.topic, partition = left.partition, why, "A partition halts; the others go on");
+                    self.lag.halted(left.partition);
                     halted.push(why);
                 }
                 Start::At(offset) => {
@@ -427,9 +472,9 @@ impl<'t> Worker<'t> {
     /// Aborts the transaction, if one is open, and forgets what it counted.
     fn drop_transaction(&mut self) -> Result<(), Trouble> {
         self.counts.clear();
-        self.ignored.clear();
         self.rejected.clear();
         (self.records, self.failures) = (0, 0);
+        telemetry::fail(&std::mem::replace(&mut self.span, Span::none()), &"dropped; read again from the committed offsets");
         if self.open.take().is_some() {
             self.metrics.aborted.increment(1);
             // A producer that cannot abort cannot go on: its successor ends the transaction.

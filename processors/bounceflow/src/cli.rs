@@ -7,10 +7,12 @@ use std::process::ExitCode;
 use bounceflow_classify::RulesErrors;
 use bounceflow_warehouse::AuditOptions;
 use clap::{Parser, Subcommand};
+use tracing::field::Empty;
 
 use crate::config::{Config, Mistakes};
 use crate::run::{self, Role};
 use crate::starting::From;
+use crate::telemetry::{self, SPANS};
 use crate::{dead_letter, erase, explain, replay, report, rules, simulate, top, topics};
 
 /// Streaming processor for e-mail delivery events on Kafka: exact failure rates and classified failures in ClickHouse.
@@ -120,8 +122,9 @@ fn act(command: Command) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout();
     match command {
         Command::Run { configured, role, from } => {
-            log_as_json();
-            run::run(Config::load(&configured.config)?, &role, from)?;
+            let config = Config::load(&configured.config)?;
+            let _sends_the_rest = telemetry::start(&config)?;
+            run::run(config, &role, from)?;
         }
         Command::CheckConfig { configured } => {
             Config::load(&configured.config)?;
@@ -133,9 +136,14 @@ fn act(command: Command) -> anyhow::Result<ExitCode> {
             }
         }
         Command::Migrate { configured } => {
-            let settings = Config::load(&configured.config)?.clickhouse;
+            let config = Config::load(&configured.config)?;
+            let _sends_the_rest = telemetry::start_without_logs(&config)?;
+            let settings = config.clickhouse;
             let shards = bounceflow_warehouse::Shards::new(settings.clone())?;
-            let applied = one_thread()?.block_on(shards.migrate(&mut |line| drop(writeln!(std::io::stdout(), "{line}"))))?;
+            let span = tracing::trace_span!(target: SPANS, "migrate", database = settings.database, applied = Empty);
+            let applied = one_thread()?.block_on(shards.migrate(&mut |line| drop(writeln!(std::io::stdout(), "{line}"))));
+            let applied = telemetry::told(&span, applied)?;
+            span.record("applied", applied.len());
             writeln!(out, "{} migrations applied; {} is at this version", applied.len(), settings.database)?;
         }
         Command::Explain(args) => explain::run(&args)?,
@@ -167,10 +175,4 @@ fn act(command: Command) -> anyhow::Result<ExitCode> {
 /// For commands that ask and end.
 pub(crate) fn one_thread() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
-}
-
-/// Structured logs on standard error; RUST_LOG narrows or widens them.
-fn log_as_json() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).with_writer(std::io::stderr).init();
 }

@@ -53,6 +53,8 @@ pub struct RawConfig {
     pub sink: RawSink,
     /// The watch role.
     pub watch: RawWatch,
+    /// Traces.
+    pub telemetry: RawTelemetry,
     /// Health and metrics.
     pub http: RawHttp,
 }
@@ -73,6 +75,7 @@ impl Default for RawConfig {
             clickhouse: RawClickHouse::default(),
             sink: RawSink::default(),
             watch: RawWatch::default(),
+            telemetry: RawTelemetry::default(),
             http: RawHttp::default(),
         }
     }
@@ -343,6 +346,25 @@ impl Default for RawWatch {
     }
 }
 
+/// Traces to an OpenTelemetry collector. OpenTelemetry's own variables hold beside it: `OTEL_EXPORTER_OTLP_HEADERS` (a token),
+/// `OTEL_RESOURCE_ATTRIBUTES`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawTelemetry {
+    /// Address of the collector for OTLP over HTTP, without a path: `http://collector:4318`. Unset: no traces.
+    pub otlp_endpoint: Option<String>,
+    /// Which part of all traces is sent, from 0 (none) to 1 (all).
+    pub sample_ratio: f64,
+    /// A request that was not answered within this has failed. Milliseconds.
+    pub export_timeout_ms: u64,
+}
+
+impl Default for RawTelemetry {
+    fn default() -> Self {
+        Self { otlp_endpoint: None, sample_ratio: 1.0, export_timeout_ms: 5000 }
+    }
+}
+
 /// Health and metrics.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -403,6 +425,8 @@ pub struct Config {
     pub sink: Sink,
     /// The watch role.
     pub watch: Watch,
+    /// Traces; none: no traces.
+    pub telemetry: Option<Telemetry>,
     /// Address of health and metrics.
     pub listen: SocketAddr,
     /// Where what guards them comes from.
@@ -505,6 +529,17 @@ impl<'de> Deserialize<'de> for Ordinal {
             _ => Err(serde::de::Error::custom("must be a whole number from 0, or \"hostname\"")),
         }
     }
+}
+
+/// Traces, checked.
+#[derive(Debug, Clone)]
+pub struct Telemetry {
+    /// Address that takes spans, with its path.
+    pub endpoint: String,
+    /// Which part of all traces is sent, 0 to 1.
+    pub sample_ratio: f64,
+    /// Of one request.
+    pub export_timeout: Duration,
 }
 
 /// Every mistake of a configuration, each with its path.
@@ -714,6 +749,7 @@ impl Config {
         let identities =
             Identities::new(&raw.identity).map_err(|e| mistakes.0.extend(e.as_slice().iter().map(ToString::to_string)));
         let watch = watch(raw.watch, mistakes);
+        let telemetry = telemetry(raw.telemetry, mistakes);
         let isps = isps(raw.isps.as_deref(), mistakes)?;
         let rules = files::load(&raw.classify.rules, &isps)
             .map_err(|e| mistakes.0.extend(e.0.iter().map(|e| format!("classify.rules: {e}"))));
@@ -750,6 +786,7 @@ impl Config {
                 max_retries: raw.sink.max_retries,
             },
             watch: watch?,
+            telemetry,
             listen: listen.ok()?,
             http_secrets,
         })
@@ -890,6 +927,27 @@ fn watch(raw: RawWatch, mistakes: &mut Mistakes) -> Option<Watch> {
             max_keys: raw.max_keys,
             max_patterns: raw.max_patterns,
         },
+    })
+}
+
+fn telemetry(raw: RawTelemetry, mistakes: &mut Mistakes) -> Option<Telemetry> {
+    let RawTelemetry { otlp_endpoint, sample_ratio, export_timeout_ms } = raw;
+    if !(0.0..=1.0).contains(&sample_ratio) {
+        mistakes.add("telemetry.sample_ratio", format_args!("is {sample_ratio}, must be from 0 (none) to 1 (all)"));
+    }
+    at_least(mistakes, "telemetry.export_timeout_ms", export_timeout_ms, 100);
+    let address = otlp_endpoint?;
+    let sound = address.parse::<axum::http::Uri>().is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.path() == "/" && uri.query().is_none() && !address.contains('#')
+    });
+    if !sound {
+        let why = "is no address of a collector; write it as http://host:4318, without a path: spans go to its /v1/traces";
+        mistakes.add("telemetry.otlp_endpoint", format_args!("{address:?} {why}"));
+    }
+    Some(Telemetry {
+        endpoint: format!("{}/v1/traces", address.trim_end_matches('/')),
+        sample_ratio,
+        export_timeout: Duration::from_millis(export_timeout_ms),
     })
 }
 

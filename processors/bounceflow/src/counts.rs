@@ -4,6 +4,7 @@
 
 use std::hash::BuildHasher;
 
+use bounceflow_classify::is_unmatched;
 use bounceflow_enrich::{IspId, Isps};
 use bounceflow_event::{
     CategoryCount, EventType, Failure, IgnoreReason, IgnoredCount, PatternCount, RateBatch, RateRow, Severity, Source,
@@ -39,6 +40,9 @@ pub struct Counts {
     campaigns_apart: usize,
     patterns: HashMap<(u64, IspId, u32), Pattern, FixedState>,
     ignored: Vec<(IgnoreReason, i64)>,
+    /// Failures but complaints, by category and severity. Few, so the list is searched faster than a map.
+    failures: Vec<(u32, Option<Severity>, u64)>,
+    unmatched: u64,
 }
 
 /// What is capped.
@@ -105,6 +109,8 @@ impl Counts {
             campaigns_apart: 0,
             patterns: HashMap::default(),
             ignored: Vec::new(),
+            failures: Vec::new(),
+            unmatched: 0,
         }
     }
 
@@ -152,6 +158,11 @@ impl Counts {
                 row.categories.push((category, counts));
             }
         }
+        match self.failures.iter_mut().find(|(c, severity, _)| (*c, *severity) == (category, sample.severity)) {
+            Some((.., count)) => *count += 1,
+            None => self.failures.push((category, sample.severity, 1)),
+        }
+        self.unmatched += u64::from(is_unmatched(failure.category, failure.rule));
         self.follow(failure, sample.isp, self.senders.all[number as usize].identity, category);
     }
 
@@ -161,6 +172,36 @@ impl Counts {
             Some((_, count)) => *count += 1,
             None => self.ignored.push((reason, 1)),
         }
+    }
+
+    /// Items counted so far, by what happened.
+    pub fn events(&self) -> [(EventType, u64); 6] {
+        EventType::ALL.map(|event| {
+            let of = |row: &Row| match event {
+                EventType::Delivery => row.deliveries,
+                EventType::Deferral => row.deferred,
+                EventType::Bounce => row.hard + row.soft,
+                EventType::OobBounce => row.late_bounces,
+                EventType::Complaint => row.complaints,
+                EventType::Drop => row.drops,
+            };
+            (event, self.rows.iter().map(|row| u64::from(of(row))).sum())
+        })
+    }
+
+    /// Failures counted so far, by category and severity; complaints, which have no severity, are not among them.
+    pub fn failures(&self) -> impl Iterator<Item = (&str, Option<Severity>, u64)> {
+        self.failures.iter().map(|(category, severity, count)| (self.strings.get(*category), *severity, *count))
+    }
+
+    /// Failures counted so far whose words no rule knew.
+    pub fn unmatched(&self) -> u64 {
+        self.unmatched
+    }
+
+    /// Items ignored so far, by reason.
+    pub fn ignored(&self) -> impl Iterator<Item = (IgnoreReason, u64)> {
+        self.ignored.iter().map(|(reason, count)| (*reason, *count as u64))
     }
 
     /// Hands out the counts as one or more batches, the sources in the first, and begins anew.
@@ -220,6 +261,8 @@ impl Counts {
         self.campaigns_apart = 0;
         self.patterns.clear();
         self.ignored.clear();
+        self.failures.clear();
+        self.unmatched = 0;
         self.strings.shrink();
     }
 

@@ -19,7 +19,6 @@ use axum::routing::get;
 use axum::{Json, Router};
 use axum_server::Handle;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
-use metrics_exporter_prometheus::PrometheusHandle;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -30,6 +29,7 @@ use tokio::net::TcpListener;
 
 use crate::board::{self, Board};
 use crate::health::Health;
+use crate::metrics::Exporter;
 use crate::secrets;
 use crate::stop::Stop;
 
@@ -144,7 +144,7 @@ pub async fn serve(
     listener: TcpListener,
     guard: Guard,
     health: Health,
-    metrics: PrometheusHandle,
+    metrics: Exporter,
     board: Option<Arc<Board>>,
     stop: Stop,
 ) -> anyhow::Result<()> {

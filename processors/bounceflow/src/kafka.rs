@@ -20,6 +20,7 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::health::{Loop, STUCK};
+use crate::lag::Unread;
 use crate::stop::Stop;
 
 /// How long one call to a broker may take before it is given up or repeated.
@@ -163,7 +164,7 @@ impl Consumer {
     ) -> Result<Self, KafkaError> {
         let mut config = consumer_config(properties, group);
         config.set("group.instance.id", instance);
-        let inner = BaseConsumer::from_config_and_context(&config, Context { role, ..Context::default() })?;
+        let inner = BaseConsumer::from_config_and_context(&config, Context::of(role))?;
         inner.subscribe(topics)?;
         Ok(Self { inner })
     }
@@ -171,7 +172,7 @@ impl Consumer {
     /// Of a group that nobody joins: it only keeps places. What is read is said by [`start`](Self::start).
     pub fn alone(properties: &BTreeMap<String, String>, role: &'static str, group: &str) -> Result<Self, KafkaError> {
         let config = consumer_config(properties, group);
-        Ok(Self { inner: BaseConsumer::from_config_and_context(&config, Context { role, ..Context::default() })? })
+        Ok(Self { inner: BaseConsumer::from_config_and_context(&config, Context::of(role))? })
     }
 
     /// Waits up to `timeout` for the next event.
@@ -640,14 +641,18 @@ pub(crate) struct Context {
     rebalanced: AtomicBool,
     /// The last rebalance: partitions given, or (none) all taken away. A poll serves one and then returns.
     rebalance: Mutex<Option<TopicPartitionList>>,
-    /// Whose lag its statistics tell; empty: nobody's.
-    role: &'static str,
+    /// Whose lag its statistics tell; none: nobody's.
+    unread: Option<Arc<Unread>>,
     quiet: bool,
     /// What a broker said last of us, and when one said so first.
     refused: Mutex<Option<(Instant, Refused)>>,
 }
 
 impl Context {
+    fn of(role: &'static str) -> Self {
+        Self { unread: Some(Unread::new(role)), ..Self::default() }
+    }
+
     fn quiet() -> Self {
         Self { quiet: true, ..Self::default() }
     }
@@ -702,12 +707,10 @@ impl ClientContext for Context {
     }
 
     fn stats(&self, statistics: rdkafka::Statistics) {
-        if self.role.is_empty() {
-            return;
-        }
+        let Some(unread) = &self.unread else { return };
         for (name, topic) in &statistics.topics {
             let known = topic.partitions.values().map(|partition| partition.consumer_lag).filter(|lag| *lag >= 0);
-            crate::metrics::lag(self.role, name, known.sum());
+            unread.set(name, known.sum());
         }
     }
 

@@ -38,4 +38,6 @@ pub mod http;
 pub mod api;
 pub mod health;
 pub mod metrics;
+pub mod lag;
+pub mod telemetry;
 pub mod stop;

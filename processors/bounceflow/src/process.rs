@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use bounceflow_classify::{Classifier, Command, PATTERN_VERSION, Reply, Rules, redact};
+use bounceflow_classify::{Classifier, Command, Lookups, PATTERN_VERSION, Reply, Rules, redact};
 use bounceflow_enrich::{Identities, IspId, Isps, Sender, domain_of};
 use bounceflow_event::avro::{self, WriterSchema};
 use bounceflow_event::{
@@ -25,7 +25,7 @@ pub const TOO_OLD_MS: i64 = 1096 * DAY_MS;
 const DAY_MS: i64 = 24 * 3600 * 1000;
 
 /// A complaint says nothing about an SMTP reply: its failure carries this category and rule.
-const COMPLAINT: &str = "complaint";
+pub const COMPLAINT: &str = "complaint";
 /// A campaign that names its recipient is none: it is counted under this.
 const REDACTED: &str = "redacted";
 const COMPLAINT_RULE: &str = "event.complaint";
@@ -166,6 +166,11 @@ impl Scratch {
     /// The rules it decides by.
     pub fn rules(&self) -> &Rules {
         &self.rules
+    }
+
+    /// How often the cache of verdicts was asked since this was last called.
+    pub fn take_lookups(&mut self) -> Lookups {
+        self.classifier.take_lookups()
     }
 
     /// Takes the rules in force, if they are others by now.

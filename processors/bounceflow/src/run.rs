@@ -13,6 +13,7 @@ use crate::board::Board;
 use crate::config::{Config, Mistakes};
 use crate::health::Health;
 use crate::http::Guard;
+use crate::metrics::{Exporter, UPKEEP};
 use crate::process::Tables;
 use crate::secrets::Watched;
 use crate::starting::From;
@@ -59,6 +60,7 @@ pub fn run(mut config: Config, roles: &[Role], from: Option<From>) -> anyhow::Re
     let listener = runtime.block_on(http::bind(config.listen, &guard))?;
     let plays_watch = roles.is_empty() || roles.contains(&Role::Watch);
     let board = plays_watch.then(|| Arc::new(Board::new(Arc::clone(&tables.rules), config.watch.rules.windows())));
+    runtime.spawn(keep_up(metrics.clone()));
     let listening = runtime.spawn(http::serve(listener, guard.clone(), health.clone(), metrics, board.clone(), stop.clone()));
     let (asked, current) = (stop.clone(), round.clone());
     runtime.spawn(async move {
@@ -265,6 +267,14 @@ async fn reload_on(mut hangups: Signal, tables: Arc<Tables>, files: Vec<PathBuf>
             tracing::error!(%error, "Reading the rules anew failed; those in force stay");
             metrics::rules_reloaded(false);
         }
+    }
+}
+
+/// Where nobody asks for metrics, what histograms observed would pile up.
+async fn keep_up(metrics: Exporter) {
+    loop {
+        tokio::time::sleep(UPKEEP).await;
+        metrics.upkeep();
     }
 }
 

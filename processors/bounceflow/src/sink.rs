@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bounceflow_event::avro::{AvroError, Schemas};
-use bounceflow_event::{Alert, RateBatch};
+use bounceflow_event::{Alert, RateBatch, RejectReason};
 use bounceflow_warehouse::{
     Answer, Block, BlockBuilder, ENCODER_VERSION, Held, LogPosition, Replicas, Shards, Table, Verdict, is_of_the_server, judge,
 };
@@ -19,16 +19,20 @@ use rdkafka::message::{BorrowedMessage, Headers};
 use rdkafka::producer::BaseRecord;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tracing::Span;
+use tracing::field::Empty;
 
 use crate::config::Config;
 use crate::dead_letter::{OwnHeaders, REFUSED_BY_CLICKHOUSE, Refusal, Resent, own_headers};
 use crate::health::Loop;
 use crate::intent::{Intent, columns_hash};
 use crate::kafka::{self, Consumer, Event, Producer, TransactionError};
+use crate::lag::Lag;
 use crate::metrics;
 use crate::schemas;
 use crate::starting::{self, Start};
 use crate::stop::Stop;
+use crate::telemetry::{self, SPANS};
 use crate::trouble::{Cure, Trouble, take_over};
 use crate::watch::REPLICA;
 
@@ -129,6 +133,8 @@ struct Worker<'t> {
     schemas: Schemas,
     /// As in [`Table::ALL`].
     metrics: [Arc<metrics::Sink>; 3],
+    /// The same.
+    lag: [Lag; 3],
     /// Told whenever a try ends.
     ended: Arc<Notify>,
     /// Captured when partitions were assigned; a transaction of a member that lost them is refused.
@@ -163,6 +169,8 @@ struct Filling {
     /// First and last offset and the first record's time.
     range: Option<(i64, i64, i64)>,
     records: u64,
+    /// What of its rows says when it happened, milliseconds: for the metrics.
+    event_times: Vec<i64>,
     refused: Vec<Refused>,
     since: Option<Instant>,
     /// An intent found at start: the batch is exactly this.
@@ -174,6 +182,7 @@ struct Filling {
 /// A batch that is closed.
 struct Pending {
     block: Block,
+    event_times: Vec<i64>,
     intent: Intent,
     /// When the intent was committed last by this process.
     committed: Option<Instant>,
@@ -187,6 +196,8 @@ struct Pending {
     unsure: bool,
     refused: Vec<Refused>,
     suspect: Option<Refused>,
+    /// From here to the end of the batch.
+    span: Span,
     /// The batch that grows behind this one.
     next: Filling,
 }
@@ -222,6 +233,11 @@ impl<'t> Worker<'t> {
         runtime: tokio::runtime::Runtime,
         shards: Shards,
     ) -> anyhow::Result<Self> {
+        let topic = |table| match table {
+            Table::Failures => &*task.config.topics.failures,
+            Table::Batches => &task.config.topics.rates,
+            Table::Alerts => &task.config.topics.alerts,
+        };
         Ok(Self {
             task,
             id,
@@ -229,7 +245,8 @@ impl<'t> Worker<'t> {
             runtime,
             shards,
             schemas: schemas::known()?,
-            metrics: Table::ALL.map(|table| Arc::new(metrics::Sink::new(table.name()))),
+            metrics: Table::ALL.map(|table| Arc::new(metrics::Sink::new(table))),
+            lag: Table::ALL.map(|table| Lag::new("sink", topic(table))),
             ended: Arc::default(),
             group: None,
             assigned: Vec::new(),
@@ -271,6 +288,7 @@ impl<'t> Worker<'t> {
                 self.partitions.clear();
                 self.assigned.clear();
                 self.group = None;
+                self.lag.iter().for_each(Lag::clear);
                 tracing::info!(transactional_id = self.id, "Partitions taken away");
             }
             Event::OffsetGone => return Err(Trouble::StartAgain("an offset is not in the log any more".into())),
@@ -314,11 +332,14 @@ impl<'t> Worker<'t> {
             batch.builder.reserve(self.task.config.sink.max_bytes + ROOM_FOR_A_RECORD);
         }
         let timestamp = message.timestamp().to_millis().unwrap_or(0);
-        let pushed = match push(&self.schemas, partition.table, &mut batch.builder, message) {
+        if batch.records == 0 && !behind {
+            self.lag[partition.table as usize].since(number, timestamp);
+        }
+        let pushed = match push(&self.schemas, partition.table, batch, message) {
             Err(AvroError::UnknownFingerprint(_)) => {
                 let topics = &self.task.config.topics;
                 schemas::load(&self.task.config.kafka, &topics.schemas, &mut self.schemas)?;
-                push(&self.schemas, partition.table, &mut batch.builder, message)
+                push(&self.schemas, partition.table, batch, message)
             }
             pushed => pushed,
         };
@@ -345,7 +366,7 @@ impl<'t> Worker<'t> {
                 );
                 return self.halt(consumer, (topic.to_owned(), number), why).map(|()| true);
             }
-            Err(e) => batch.refused.push(refused("malformed_avro", e.to_string())),
+            Err(e) => batch.refused.push(refused(RejectReason::MalformedAvro.as_str(), e.to_string())),
         }
         if partition.limit == 1 {
             batch.suspect = Some(refused(REFUSED_BY_CLICKHOUSE, String::new()));
@@ -385,6 +406,14 @@ impl<'t> Worker<'t> {
                 number: partition.number,
                 intent: pending.intent.clone(),
                 unsure: pending.unsure,
+                span: tracing::trace_span!(
+                    target: SPANS,
+                    parent: &pending.span,
+                    "insert",
+                    try_number = pending.tries + 1,
+                    server = Empty,
+                    verdict = Empty
+                ),
                 repeat: pending.unsure || pending.tries > 0,
                 metrics: Arc::clone(&self.metrics[partition.table as usize]),
             };
@@ -469,8 +498,23 @@ impl<'t> Worker<'t> {
                     again
                 }
             };
+            let span = tracing::trace_span!(
+                target: SPANS,
+                "sink batch",
+                table = table.name(),
+                topic = partition.topic,
+                partition = partition.number,
+                first_offset = intent.first,
+                last_offset = intent.last,
+                records = intent.records,
+                rows = intent.rows,
+                shard = intent.shard,
+                repeated = found
+            );
             partition.stage = Stage::Pending(Box::new(Pending {
+                span,
                 block,
+                event_times: batch.event_times,
                 intent,
                 committed: None,
                 retry_at: now,
@@ -491,11 +535,12 @@ impl<'t> Worker<'t> {
 
     /// Commits the intents that are new or no longer fresh, all in one transaction. False: there was none.
     fn commit_intents(&mut self, now: Instant) -> Result<bool, Trouble> {
-        let mut offsets = Vec::new();
+        let (mut offsets, mut spans) = (Vec::new(), Vec::new());
         for partition in self.partitions.iter().filter(|p| p.due(now)) {
             if let Stage::Pending(pending) = &partition.stage
                 && pending.committed.is_none_or(|at| at.elapsed() > FRESH)
             {
+                spans.push(tracing::trace_span!(target: SPANS, parent: &pending.span, "intent"));
                 offsets.push((partition.topic.clone(), partition.number, partition.position, pending.intent.to_metadata()));
             }
         }
@@ -505,6 +550,7 @@ impl<'t> Worker<'t> {
         failpoint!("sink.before-intent");
         self.transaction(&offsets, &[])?;
         failpoint!("sink.after-intent");
+        drop(spans);
         let committed = Instant::now();
         for partition in &mut self.partitions {
             if let Stage::Pending(pending) = &mut partition.stage
@@ -518,20 +564,23 @@ impl<'t> Worker<'t> {
 
     /// Moves the offsets past what ClickHouse has, together with the dead letters of those ranges.
     fn move_offsets(&mut self, consumer: &Consumer, written: &[usize]) -> Result<(), Trouble> {
-        let mut offsets = Vec::new();
+        let (mut offsets, mut spans) = (Vec::new(), Vec::new());
         let mut dead = Vec::new();
         for i in written {
             let partition = &self.partitions[*i];
             let Stage::Pending(pending) = &partition.stage else { continue };
+            spans.push(tracing::trace_span!(target: SPANS, parent: &pending.span, "commit"));
             offsets.push((partition.topic.clone(), partition.number, pending.intent.last + 1, String::new()));
             dead.extend(pending.refused.iter().map(|refused| (*i, refused.clone())));
         }
         if offsets.is_empty() {
             return Ok(());
         }
+        let now = jiff::Timestamp::now().as_millisecond();
         failpoint!("sink.after-ok");
         self.transaction(&offsets, &dead)?;
         failpoint!("sink.after-commit");
+        drop(spans);
         let sink = &self.task.config.sink;
         let mut recovered = false;
         for i in written {
@@ -540,8 +589,15 @@ impl<'t> Worker<'t> {
             if let Stage::Pending(pending) = stage {
                 let metrics = &self.metrics[partition.table as usize];
                 metrics.rows.increment(pending.intent.records);
-                pending.refused.iter().for_each(|r| metrics.dead_lettered(r.reason));
+                metrics.arrived(&pending.event_times, now);
+                pending.refused.iter().for_each(|r| metrics.dead_lettered(r.reason).increment(1));
                 partition.position = pending.intent.last + 1;
+                let lag = &self.lag[partition.table as usize];
+                match pending.next.range {
+                    Some((.., first_time)) if !partition.away => lag.since(partition.number, first_time),
+                    // What comes next, or again, says how old it is.
+                    _ => lag.settled(partition.number),
+                }
                 if partition.away {
                     partition.refill(consumer, partition.position)?;
                 } else {
@@ -599,6 +655,7 @@ impl<'t> Worker<'t> {
         match end {
             End::Written => {}
             End::Retry { fault, message } => {
+                self.metrics[partition.table as usize].retries.increment(1);
                 pending.unsure = true;
                 pending.tries += 1;
                 pending.refusals = if fault == Fault::Batch { pending.refusals + 1 } else { 0 };
@@ -673,6 +730,10 @@ impl<'t> Worker<'t> {
         );
         consumer.pause(&topic, number)?;
         if let Some(partition) = self.partitions.iter_mut().find(|p| p.number == number && p.topic == topic) {
+            self.lag[partition.table as usize].halted(number);
+            if let Stage::Pending(pending) = &partition.stage {
+                telemetry::fail(&pending.span, &why);
+            }
             partition.stage = Stage::Halted(format!("{topic}/{number}: {why}"));
         }
         self.report();
@@ -694,8 +755,10 @@ impl<'t> Worker<'t> {
         let shards = self.shards.iter().count();
         let mut positions = Vec::new();
         self.partitions.clear();
+        self.lag.iter().for_each(Lag::clear);
         for left in left {
             let table = self.table_of(&left.topic);
+            let lag = &self.lag[table as usize];
             let from = self.task.from.map(|from| starting::resolve(from, consumer, &left)).transpose()?;
             let counted_to = match (left.offset, from) {
                 (None, None) => self.runtime.block_on(self.shards.last_offset(table, &left.topic, left.partition))?,
@@ -708,6 +771,7 @@ impl<'t> Worker<'t> {
                 (_, Err(why)) => (left.low, Stage::Halted(format!("{}/{}: {why}", left.topic, left.partition))),
                 (Start::At(offset), Ok(None)) => (offset, Stage::filling(table, None)),
                 (Start::At(offset), Ok(Some(intent))) => {
+                    lag.since(left.partition, intent.first_time);
                     tracing::info!(
                         topic = left.topic,
                         partition = left.partition,
@@ -718,6 +782,7 @@ impl<'t> Worker<'t> {
                 }
             };
             if let Stage::Halted(why) = &stage {
+                lag.halted(left.partition);
                 tracing::error!(topic = left.topic, partition = left.partition, why, "A partition halts; the others go on");
             } else {
                 positions.push((left.topic.clone(), left.partition, place));
@@ -813,6 +878,7 @@ struct Insert {
     /// Whether it was tried before.
     repeat: bool,
     metrics: Arc<metrics::Sink>,
+    span: Span,
 }
 
 impl Insert {
@@ -836,11 +902,16 @@ impl Insert {
             self.replicas.pass_by(warehouse);
             return End::Retry { fault: Fault::Unanswered, message: e.to_string() };
         }
+        self.span.record("server", warehouse.url());
         let started = Instant::now();
         let answer = warehouse.insert(&self.block, &self.token).await;
         self.metrics.insert_seconds.record(started.elapsed());
         let verdict = judge(&answer);
-        self.metrics.answered(verdict.as_str());
+        self.metrics.answered(verdict).increment(1);
+        self.span.record("verdict", verdict.as_str());
+        if verdict != Verdict::Written {
+            telemetry::fail(&self.span, &answer);
+        }
         let fault = Fault::of(&answer);
         if fault != Fault::Batch {
             self.replicas.pass_by(warehouse);
@@ -874,21 +945,30 @@ impl Insert {
     }
 }
 
-fn push(schemas: &Schemas, table: Table, builder: &mut BlockBuilder, message: &BorrowedMessage<'_>) -> Result<(), AvroError> {
+fn push(schemas: &Schemas, table: Table, batch: &mut Filling, message: &BorrowedMessage<'_>) -> Result<(), AvroError> {
+    let Filling { builder, event_times, .. } = batch;
     let payload = message.payload().unwrap_or_default();
     let at = LogPosition { topic: message.topic(), partition: message.partition(), offset: message.offset() };
     match table {
-        Table::Failures => builder.push_failure(&schemas.decode_failure(payload)?, at),
+        Table::Failures => {
+            let failure = schemas.decode_failure(payload)?;
+            builder.push_failure(&failure, at);
+            event_times.push(failure.event_time);
+        }
         Table::Batches => {
             let log_time = message.timestamp().to_millis().unwrap_or(0);
-            builder.push_batch(&schemas.decode::<RateBatch>(payload)?, at, log_time);
+            let batch = schemas.decode::<RateBatch>(payload)?;
+            builder.push_batch(&batch, at, log_time);
+            event_times.extend(batch.sources.iter().filter_map(|source| source.max_event_time));
         }
         Table::Alerts => {
             let headers = message.headers();
             let replica = headers.and_then(|headers| headers.iter().find(|h| h.key == REPLICA)?.value).unwrap_or_default();
             let log_time = message.timestamp().to_millis().unwrap_or(0);
             let replica = String::from_utf8_lossy(replica);
-            builder.push_alert(&schemas.decode::<Alert>(payload)?, at, &replica, log_time);
+            let alert = schemas.decode::<Alert>(payload)?;
+            builder.push_alert(&alert, at, &replica, log_time);
+            event_times.push(alert.event_time);
         }
     }
     Ok(())
@@ -953,6 +1033,7 @@ impl Filling {
             builder: BlockBuilder::new(table),
             range: None,
             records: 0,
+            event_times: Vec::new(),
             refused: Vec::new(),
             since: None,
             again,

@@ -18,6 +18,7 @@ use rdkafka::message::{BorrowedMessage, Header, Headers, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 use rdkafka::{Message, Offset};
 use serde::{Deserialize, Serialize};
+use tracing::field::Empty;
 
 use crate::board::Board;
 use crate::config::Config;
@@ -26,10 +27,12 @@ use crate::evidence;
 use crate::health::Loop;
 use crate::kafka;
 use crate::kafka::{Committed, Consumer, Event, Producer, Reader};
+use crate::lag::Lag;
 use crate::metrics;
 use crate::process::Tables;
 use crate::schemas;
 use crate::stop::Stop;
+use crate::telemetry::SPANS;
 use crate::trouble::{Cure, Trouble, take_over};
 
 /// The rates topic has one partition: its order decides every evaluation.
@@ -126,6 +129,7 @@ struct Life<'t> {
     to_avro: Encoder<'t>,
     bytes: Vec<u8>,
     metrics: metrics::Watch,
+    lag: Lag,
     complete: Complete,
     /// What an earlier life left; taken when the first batch is read.
     left: Option<(Option<Mark>, Vec<Transition>)>,
@@ -167,7 +171,8 @@ impl<'t> Life<'t> {
             schemas,
             to_avro: schema.encoder(),
             bytes: Vec::new(),
-            metrics: metrics::Watch::default(),
+            metrics: metrics::Watch::new(&task.config.watch.alertmanagers),
+            lag: Lag::new("watch", &topics.rates),
             complete: start.complete,
             left: Some((mark, recorded)),
             complete_from: None,
@@ -192,6 +197,7 @@ impl<'t> Life<'t> {
             Event::Record(message) => self.record(&message, producer)?,
             Event::End(_) => {
                 self.lag_asked = Instant::now();
+                self.lag.settled(PARTITION);
                 self.task.board.caught_up();
                 self.report();
             }
@@ -215,6 +221,7 @@ impl<'t> Life<'t> {
     fn record(&mut self, message: &BorrowedMessage<'_>, producer: &Producer) -> Result<(), Trouble> {
         let payload = message.payload().unwrap_or_default();
         self.log_time = message.timestamp().to_millis().unwrap_or(self.log_time);
+        self.lag.since(PARTITION, self.log_time);
         if let Some((mark, recorded)) = self.left.take() {
             self.open(mark, recorded);
         }
@@ -227,6 +234,14 @@ impl<'t> Life<'t> {
             decoded => decoded,
         };
         let resent = Resent::of(message);
+        let span = tracing::trace_span!(
+            target: SPANS,
+            "watch batch",
+            offset = message.offset(),
+            rows = Empty,
+            evaluated_to = Empty,
+            transitions = Empty
+        );
         let mut changes = Vec::new();
         match batch {
             // It was folded when it came first.
@@ -239,6 +254,7 @@ impl<'t> Life<'t> {
                 }
                 self.task.board.fold(&batch, self.log_time, &mut changes);
                 self.metrics.batches.increment(1);
+                span.record("rows", batch.rows.len());
             }
             Err(e @ AvroError::UnknownFingerprint(_)) => {
                 let why =
@@ -253,7 +269,13 @@ impl<'t> Life<'t> {
             }
         }
         self.next = message.offset() + 1;
-        if changes.is_empty() { Ok(()) } else { self.write(producer, changes) }
+        span.record("evaluated_to", self.task.board.evaluated_to());
+        span.record("transitions", changes.len());
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let _writing = tracing::trace_span!(target: SPANS, parent: &span, "write transitions");
+        self.write(producer, changes)
     }
 
     /// Makes the windows, now that the first batch says when the log begins.
@@ -304,7 +326,7 @@ impl<'t> Life<'t> {
     /// Says how it goes: readiness and metrics.
     fn report(&self) {
         let status = self.task.board.status();
-        self.metrics.report(&status);
+        self.metrics.report(&status, self.task.board.standing());
         self.task.health.problem((!status.problems.is_empty()).then(|| status.problems.join("; ")));
         if status.ready {
             self.task.health.ready();

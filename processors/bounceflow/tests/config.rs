@@ -36,6 +36,29 @@ fn the_readme_shows_a_sound_configuration() {
 }
 
 #[test]
+fn an_address_of_a_collector_has_no_path() {
+    let telemetry = |text: &str| Config::parse(&format!("{LEAST}[telemetry]\n{text}")).unwrap().telemetry;
+    assert!(telemetry("").is_none(), "no traces unless asked for");
+    let asked = telemetry("otlp_endpoint = 'https://collector:4318/'\nsample_ratio = 0.1").unwrap();
+    assert_eq!((asked.endpoint.as_str(), asked.sample_ratio), ("https://collector:4318/v1/traces", 0.1));
+    for wrong in ["collector:4317", "grpc://collector:4317", "http://collector:4318/v1/traces", "http://", "http://c:4318?a=b"] {
+        let found = mistakes(&format!("{LEAST}[telemetry]\notlp_endpoint = '{wrong}'"));
+        let expect = format!(
+            "telemetry.otlp_endpoint: {wrong:?} is no address of a collector; write it as http://host:4318, without a path: spans go \
+             to its /v1/traces"
+        );
+        assert_eq!(found, [expect]);
+    }
+    let found = mistakes(&format!("{LEAST}[telemetry]\nsample_ratio = 1.5\nexport_timeout_ms = 0\ninsecure = true"));
+    let expect = [
+        "telemetry.insecure: unknown field `insecure`, expected one of `otlp_endpoint`, `sample_ratio`, `export_timeout_ms`",
+        "telemetry.sample_ratio: is 1.5, must be from 0 (none) to 1 (all)",
+        "telemetry.export_timeout_ms: is 0, must be at least 100",
+    ];
+    assert_eq!(found, expect);
+}
+
+#[test]
 fn every_mistake_is_named_at_once_with_its_path() {
     let found = mistakes(
         r#"

@@ -10,6 +10,8 @@ use crate::Verdict;
 pub const BUILTIN: &str = "built-in:";
 /// What the ids of the last resorts begin with: they decide by reply code and command where no words were known.
 pub const FALLBACK: &str = "fallback.";
+/// The name that stands for a rule where none matched.
+pub(crate) const NO_RULE: &str = "none";
 
 macro_rules! files {
     ($($name:literal),* $(,)?) => {
@@ -49,7 +51,7 @@ pub(crate) fn unknown() -> &'static Verdict {
         blocked: false,
         root_cause: RootCause::Unknown,
         action: RootCause::Unknown.default_action(),
-        rule: Arc::from("none"),
+        rule: Arc::from(NO_RULE),
     });
     &UNKNOWN
 }

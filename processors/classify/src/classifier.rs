@@ -25,6 +25,16 @@ pub struct Classifier {
     cache: Cache,
     reading: Reading,
     unkept: Option<Verdict>,
+    lookups: Lookups,
+}
+
+/// How often the cache of verdicts was asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lookups {
+    /// It knew the verdict.
+    pub hits: u64,
+    /// The rules were asked, also where a template is too long to be kept.
+    pub misses: u64,
 }
 
 /// A reply, classified.
@@ -43,7 +53,7 @@ pub struct Classified<'a> {
 impl Classifier {
     /// A classifier with an empty cache.
     pub fn new(rules: Arc<Rules>) -> Self {
-        Self { rules, cache: Cache::default(), reading: Reading::new(), unkept: None }
+        Self { rules, cache: Cache::default(), reading: Reading::new(), unkept: None, lookups: Lookups::default() }
     }
 
     /// The rules it uses.
@@ -57,15 +67,24 @@ impl Classifier {
         self.cache = Cache::default();
     }
 
+    /// How often the cache was asked since this was last called.
+    pub fn take_lookups(&mut self) -> Lookups {
+        std::mem::take(&mut self.lookups)
+    }
+
     /// Reads and classifies a reply.
     pub fn classify(&mut self, reply: &Reply<'_>) -> Classified<'_> {
         self.reading.read(reply);
         let reading = &self.reading;
-        let verdict = if reading.template().len() <= LONGEST {
-            self.cache.get_or(reading, || self.rules.classify(reading).clone())
-        } else {
-            self.unkept.insert(self.rules.classify(reading).clone())
+        let mut decided = false;
+        let mut decide = || {
+            decided = true;
+            self.rules.classify(reading).clone()
         };
+        let verdict =
+            if reading.template().len() <= LONGEST { self.cache.get_or(reading, decide) } else { self.unkept.insert(decide()) };
+        let count = if decided { &mut self.lookups.misses } else { &mut self.lookups.hits };
+        *count += 1;
         Classified { verdict, fingerprint: reading.fingerprint(), template: reading.template(), reading }
     }
 }
@@ -142,6 +161,20 @@ impl Cache {
 #[allow(clippy::unwrap_used, reason = "a test may fail")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_cache_knew_is_counted() {
+        let mut classifier = Classifier::new(Arc::new(Rules::builtin().unwrap()));
+        let mut ask = |text: &str| drop(classifier.classify(&Reply { diagnostic: text, ..Reply::default() }).verdict.clone());
+        ask("550 5.1.1 user unknown");
+        ask("550 5.1.1 user unknown");
+        ask("550 5.1.1 no such mailbox");
+        let long = format!("550 {}", "far too long to be kept ".repeat(LONGEST));
+        ask(&long);
+        ask(&long);
+        assert_eq!(classifier.take_lookups(), Lookups { hits: 1, misses: 4 });
+        assert_eq!(classifier.take_lookups(), Lookups::default());
+    }
 
     #[test]
     fn cached_and_fresh_verdicts_agree_and_the_cache_is_bounded() {

@@ -25,8 +25,9 @@ use std::sync::Arc;
 
 use bounceflow_event::{Action, Category, EventType, RootCause, Severity};
 
+use builtin::NO_RULE;
 pub use builtin::{BUILTIN, FALLBACK};
-pub use classifier::{Classified, Classifier};
+pub use classifier::{Classified, Classifier, Lookups};
 pub use codes::EnhancedCode;
 pub use command::Command;
 pub use provider::is_family;
@@ -71,4 +72,9 @@ pub struct Verdict {
     pub action: Action,
     /// The rule that decided: operators argue with it by this name.
     pub rule: Arc<str>,
+}
+
+/// Whether no rule knew the words of a reply with this verdict: its category is `unknown`, or a last resort decided.
+pub fn is_unmatched(category: &str, rule: &str) -> bool {
+    category == Category::UNKNOWN.as_str() || rule.starts_with(FALLBACK) || rule == NO_RULE
 }

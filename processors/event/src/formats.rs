@@ -61,6 +61,9 @@ pub enum IgnoreReason {
 }
 
 impl IgnoreReason {
+    /// Every reason, for metrics.
+    pub const ALL: [Self; 3] = [Self::Tombstone, Self::Empty, Self::NotAnOutcome];
+
     /// The spelling used on the wire and in metrics.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -25,6 +25,9 @@ pub enum EventType {
 }
 
 impl EventType {
+    /// Every type, in the order of the documentation.
+    pub const ALL: [Self; 6] = [Self::Delivery, Self::Deferral, Self::Bounce, Self::OobBounce, Self::Complaint, Self::Drop];
+
     /// The spelling used on the wire, in ClickHouse and in metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -47,10 +50,7 @@ impl std::str::FromStr for EventType {
     type Err = ();
 
     fn from_str(s: &str) -> Result<Self, ()> {
-        [Self::Delivery, Self::Deferral, Self::Bounce, Self::OobBounce, Self::Complaint, Self::Drop]
-            .into_iter()
-            .find(|e| e.as_str() == s)
-            .ok_or(())
+        Self::ALL.into_iter().find(|e| e.as_str() == s).ok_or(())
     }
 }
 
@@ -67,6 +67,9 @@ pub enum Severity {
 }
 
 impl Severity {
+    /// Every severity, the gravest first.
+    pub const ALL: [Self; 3] = [Self::Hard, Self::Soft, Self::Deferred];
+
     /// The spelling used on the wire, in ClickHouse and in metrics.
     pub const fn as_str(self) -> &'static str {
         match self {

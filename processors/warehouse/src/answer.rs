@@ -35,6 +35,9 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// Every verdict, for metrics.
+    pub const ALL: [Self; 5] = [Self::Written, Self::Retry, Self::Halt, Self::Poison, Self::Split];
+
     /// The spelling used in metrics.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -21,4 +21,4 @@ pub use reading::{CategoryTotal, Counts, PatternTotal};
 pub use rules::{DEFAULT_RULES, Mistakes, Rule, Rules};
 pub use watch::{SOURCE_LEFT_OUT, Settings, Watch};
 pub use watermark::{SourceState, SourceStatus};
-pub use windows::{AHEAD_SECONDS, Windows};
+pub use windows::{AHEAD_SECONDS, REFUSALS, Windows};

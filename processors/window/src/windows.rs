@@ -64,6 +64,9 @@ struct Here {
     places: [u32; 4],
 }
 
+/// Why rows and patterns are refused, as it is spelled in metrics.
+pub const REFUSALS: [&str; 5] = ["too_old", "too_far_ahead", "keys_full", "patterns_full", "pattern_without_key"];
+
 #[derive(Debug, Default)]
 struct Refused {
     too_old: u64,
@@ -93,13 +96,8 @@ impl Windows {
     /// How many rows and patterns were refused, by reason.
     pub(crate) fn refused(&self) -> [(&'static str, u64); 5] {
         let Refused { too_old, too_far_ahead, keys_full, patterns_full, pattern_without_key } = self.refused;
-        [
-            ("too_old", too_old),
-            ("too_far_ahead", too_far_ahead),
-            ("keys_full", keys_full),
-            ("patterns_full", patterns_full),
-            ("pattern_without_key", pattern_without_key),
-        ]
+        let [a, b, c, d, e] = REFUSALS;
+        [(a, too_old), (b, too_far_ahead), (c, keys_full), (d, patterns_full), (e, pattern_without_key)]
     }
 
     /// Whether a window (by its number) may say something else than at the step before.

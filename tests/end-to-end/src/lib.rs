@@ -12,7 +12,9 @@ mod warehouse;
 mod wait;
 mod dice;
 mod swallower;
+mod collector;
 
+pub use collector::{Collector, Span};
 pub use dice::Dice;
 pub use kafka::{Committed, Group, Incoming, Intent, Kafka, Outgoing};
 pub use pipeline::{Builder, Pipeline};

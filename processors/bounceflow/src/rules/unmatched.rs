@@ -3,8 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use bounceflow_classify::{Classifier, FALLBACK};
-use bounceflow_event::Category;
+use bounceflow_classify::{Classifier, FALLBACK, is_unmatched};
 use bounceflow_warehouse::{Shards, UnmatchedQuery};
 
 use super::skeleton::{Written, reply, skeleton};
@@ -47,7 +46,7 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<ExitCode> 
     let before = unmatched.len();
     unmatched.retain(|row| {
         let verdict = classifier.classify(&reply(row)).verdict;
-        verdict.category == Category::UNKNOWN || verdict.rule.starts_with(FALLBACK) || &*verdict.rule == "none"
+        is_unmatched(verdict.category.as_str(), &verdict.rule)
     });
     let failures: u64 = unmatched.iter().map(|row| row.failures).sum();
     let since = crate::evidence::time(args.since);
