@@ -27,19 +27,6 @@ impl Chart {
         Ok(Self { folder: repository().join("helm/bounceflow"), helm: tools::helm()?, home: tempfile::tempdir()? })
     }
 
-    /// A copy of it that also holds these files.
-    pub fn with_files(files: &[(&str, &str)]) -> Result<Self> {
-        let chart = Self::new()?;
-        let folder = chart.home.path().join("chart");
-        copy(&chart.folder, &folder)?;
-        for (path, text) in files {
-            let file = folder.join(path);
-            fs::create_dir_all(file.parent().context("a file stands in a folder")?)?;
-            fs::write(file, text)?;
-        }
-        Ok(Self { folder, ..chart })
-    }
-
     /// Its folder.
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -80,18 +67,4 @@ impl Chart {
     pub fn render(&self, values: &Path) -> Result<String> {
         said(self.template(&[]).arg("--values").arg(values))
     }
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy(&entry.path(), &target)?;
-        } else {
-            fs::copy(entry.path(), target)?;
-        }
-    }
-    Ok(())
 }

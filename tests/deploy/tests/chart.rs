@@ -68,7 +68,12 @@ fn without_sums(text: &str) -> String {
     masked.collect()
 }
 
-/// Of the default set everything; of the others what is different from it.
+/// The dashboards and rules that the chart ships: files of its own, passed through.
+fn passed_through(object: &str) -> bool {
+    object.contains("grafana_dashboard:") || object.contains("kind: PrometheusRule")
+}
+
+/// Of the default set everything; of the others what is different from it. What is passed through has a test of its own.
 #[test]
 fn what_each_value_set_renders() {
     assert!(RENDERED.len() >= 8, "{}", RENDERED.len());
@@ -78,7 +83,7 @@ fn what_each_value_set_renders() {
     settings.bind(|| {
         for (name, text) in RENDERED.iter() {
             let of_its_own = |part: &&str| name == "defaults" || !defaults.contains(part);
-            let parts: Vec<&str> = text.split("---\n").filter(of_its_own).collect();
+            let parts: Vec<&str> = text.split("---\n").filter(of_its_own).filter(|part| !passed_through(part)).collect();
             insta::assert_snapshot!(name.as_str(), without_sums(&parts.join("---\n")));
         }
     });
@@ -324,23 +329,55 @@ fn a_change_of_anything_mounted_rolls_the_pods() -> Result<()> {
 }
 
 #[test]
-fn dashboards_and_rules_are_taken_from_the_charts_folders() -> Result<()> {
-    let dashboard = r#"{"title": "{{ not a template }}", "panels": []}"#;
-    let rules = "groups:\n  - name: theirs\n    rules:\n      - alert: A\n        expr: up == 0\n        annotations: {summary: \"{{ $value }}\"}\n";
-    let chart = Chart::with_files(&[("dashboards/pipeline_health.json", dashboard), ("rules/pipeline.yaml", rules)])?;
-    let objects = documents(&chart.render(&repository().join("helm/bounceflow/ci/observed-values.yaml"))?)?;
+fn dashboards_and_rules_are_the_charts_files_themselves() -> Result<()> {
+    let folder = repository().join("helm/bounceflow");
+    let dashboards = fs::read_dir(folder.join("dashboards"))?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    let objects = objects("observed");
     let maps = of_kind(&objects, "ConfigMap");
-    let shown =
-        maps.iter().find(|map| map["metadata"]["name"] == "mail-bounceflow-dashboard-pipeline-health").context("no dashboard")?;
-    ensure!(shown["data"]["pipeline_health.json"].as_str().map(str::trim) == Some(dashboard), "{shown}");
-    ensure!(
-        shown["metadata"]["labels"]["grafana_dashboard"] == "1" && shown["metadata"]["annotations"]["grafana_folder"] == "Mail"
-    );
-    let groups = &of_kind(&objects, "PrometheusRule")[0]["spec"]["groups"];
-    let names: Vec<&str> = groups.as_array().context("no groups")?.iter().filter_map(|group| group["name"].as_str()).collect();
-    ensure!(names.ends_with(&["theirs", "ours"]), "{names:?}");
-    let theirs = groups.as_array().and_then(|groups| groups.iter().find(|group| group["name"] == "theirs")).context("theirs")?;
-    ensure!(theirs["rules"][0]["annotations"]["summary"] == "{{ $value }}");
+    let labelled = |map: &&&Value| map["metadata"]["labels"]["grafana_dashboard"] == "1";
+    ensure!(maps.iter().filter(labelled).count() == dashboards.len() && dashboards.len() >= 2, "{dashboards:?}");
+    for file in dashboards {
+        let stem = file.file_stem().unwrap().to_string_lossy();
+        let name = format!("mail-bounceflow-dashboard-{stem}");
+        let map = maps.iter().find(|map| map["metadata"]["name"] == name.as_str()).with_context(|| format!("no {name}"))?;
+        ensure!(map["data"][format!("{stem}.json")].as_str().map(str::trim) == Some(fs::read_to_string(&file)?.trim()), "{stem}");
+        ensure!(map["metadata"]["annotations"]["grafana_folder"] == "Mail", "{stem}");
+    }
+    let groups = |objects: &[Value]| -> Result<Vec<Value>> {
+        let rule = *of_kind(objects, "PrometheusRule").first().context("no rules")?;
+        ensure!(rule["metadata"]["labels"]["release"] == "prometheus", "{}", rule["metadata"]);
+        Ok(rule["spec"]["groups"].as_array().context("no groups")?.clone())
+    };
+    let ours = document(&fs::read_to_string(folder.join("rules/pipeline.yaml"))?)?;
+    let ours = ours["groups"].as_array().context("no groups")?;
+    let shipped = groups(&objects)?;
+    ensure!(shipped[..ours.len()] == ours[..], "the chart's rules are not its file's");
+    // And groups of the operator's own behind them.
+    ensure!(shipped.len() == ours.len() + 1 && shipped[ours.len()]["name"] == "ours", "{} groups", shipped.len());
+    // Runbooks may be elsewhere.
+    let chart = Chart::new()?;
+    let mut elsewhere = chart.template(&["--set", "metrics.prometheusRule.runbooks=https://wiki.example.com/bounceflow/"]);
+    elsewhere.arg("--values").arg(folder.join("ci/observed-values.yaml"));
+    let moved = groups(&documents(&said(&mut elsewhere)?)?)?;
+    let url = &moved[0]["rules"][0]["annotations"]["runbook_url"];
+    ensure!(url == "https://wiki.example.com/bounceflow/BounceflowDown.md", "{url}");
+    Ok(())
+}
+
+/// Whatever the monitors are asked for, they call the job what rules and dashboards call it.
+#[test]
+fn the_job_is_called_bounceflow() -> Result<()> {
+    for kind in ["serviceMonitor", "podMonitor"] {
+        let set = format!("nameOverride=deliveries,metrics.{kind}.enabled=true");
+        let objects = documents(&said(&mut Chart::new()?.template(&["--set", &set]))?)?;
+        let monitor = objects.iter().find(|object| object["kind"].as_str().is_some_and(|kind| kind.ends_with("Monitor")));
+        let spec = &monitor.context(kind)?["spec"];
+        let endpoints = spec.get("endpoints").or(spec.get("podMetricsEndpoints")).context("no endpoints")?;
+        ensure!(endpoints[0]["relabelings"] == json!([{"targetLabel": "job", "replacement": "bounceflow"}]), "{endpoints}");
+    }
+    let ours = fs::read_to_string(repository().join("helm/bounceflow/rules/pipeline.yaml"))?;
+    let compose = document(&fs::read_to_string(repository().join("deploy/compose/prometheus.yml"))?)?;
+    ensure!(ours.contains("up{job=\"bounceflow\"}") && compose["scrape_configs"][0]["job_name"] == "bounceflow");
     Ok(())
 }
 

@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use bounceflow::config::Config;
 use bounceflow_deploy::{document, repository};
-use bounceflow_stack::{built, said};
+use bounceflow_stack::{built, promtool, said};
 use serde_json::Value;
 
 fn read(path: &str) -> Result<String> {
@@ -144,7 +145,7 @@ fn every_path_of_the_compose_file_is_there() -> Result<()> {
     for (name, service) in compose["services"].as_object().context("no services")? {
         for volume in texts(&service["volumes"]) {
             let source = volume.split(':').next().unwrap_or_default();
-            let exists = if source.starts_with('.') { folder.join(source).is_file() } else { volumes.contains_key(source) };
+            let exists = if source.starts_with('.') { folder.join(source).exists() } else { volumes.contains_key(source) };
             ensure!(exists, "{name}: {volume}");
         }
         if let Some(context) = service["build"]["context"].as_str() {
@@ -242,6 +243,40 @@ fn every_address_of_the_compose_file_is_listened_on() -> Result<()> {
     // The drain has the time it may take.
     let grace = services["sink"]["stop_grace_period"].as_str().and_then(|s| s.strip_suffix('s')?.parse::<u64>().ok());
     ensure!(grace.context("no grace")? > config.clickhouse.insert_timeout.as_secs() + 30);
+    Ok(())
+}
+
+/// What Prometheus and Grafana are told to read is mounted where they are told to look, and the real Prometheus takes it.
+#[test]
+fn rules_and_dashboards_are_mounted_where_they_are_read() -> Result<()> {
+    let compose = compose()?;
+    let mounted = |service: &str, inside: &str| -> Result<PathBuf> {
+        let volumes = texts(&compose["services"][service]["volumes"]);
+        let found = volumes.iter().find_map(|volume| volume.strip_suffix(&format!(":{inside}:ro")));
+        let source = found.with_context(|| format!("{service}: nothing is mounted at {inside}"))?;
+        Ok(repository().join("deploy").join(source).canonicalize()?)
+    };
+    let rules = mounted("prometheus", "/etc/prometheus/rules")?;
+    let config = fs::read_to_string(mounted("prometheus", "/etc/prometheus/prometheus.yml")?)?;
+    let file = tempfile::NamedTempFile::new()?;
+    fs::write(&file, config.replace("/etc/prometheus/rules", &rules.display().to_string()))?;
+    let told = said(Command::new(promtool()?).args(["check", "config"]).arg(file.path()))?;
+    ensure!(told.contains("1 rule files found") && told.contains("rules found"), "{told}");
+
+    let provider = document(&fs::read_to_string(mounted("grafana", "/etc/grafana/provisioning/dashboards/bounceflow.yaml")?)?)?;
+    let path = provider["providers"][0]["options"]["path"].as_str().context("no path")?;
+    let dashboards = mounted("grafana", path)?;
+    let home = compose["services"]["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"].as_str();
+    let home = home.and_then(|home| home.strip_prefix(&format!("{path}/"))).context("the home dashboard is elsewhere")?;
+    ensure!(dashboards.join(home).is_file(), "no {home}");
+    // They choose among data sources of these types, of which there are some.
+    let sources = document(&fs::read_to_string(mounted("grafana", "/etc/grafana/provisioning/datasources/bounceflow.yaml")?)?)?;
+    for file in fs::read_dir(&dashboards)? {
+        let dashboard: Value = serde_json::from_str(&fs::read_to_string(file?.path())?)?;
+        let wanted = &dashboard["templating"]["list"][0]["query"];
+        let sources = sources["datasources"].as_array().context("no data sources")?;
+        ensure!(sources.iter().any(|source| source["type"] == *wanted), "{}: no data source {wanted}", dashboard["title"]);
+    }
     Ok(())
 }
 

@@ -107,6 +107,11 @@ pub(crate) fn alertmanager() -> Result<PathBuf> {
     debian("Alertmanager", "prometheus-alertmanager", "/usr/bin/prometheus-alertmanager", "BOUNCEFLOW_ALERTMANAGER")
 }
 
+/// The Prometheus server; `promtool` is beside it.
+pub(crate) fn prometheus() -> Result<PathBuf> {
+    debian("Prometheus", "prometheus", "/usr/bin/prometheus", "")
+}
+
 /// The program of a Debian package, which is installed where it is missing. `named`: what names a running server instead.
 pub(crate) fn debian(what: &str, package: &str, program: &str, named: &str) -> Result<PathBuf> {
     let program = PathBuf::from(program);

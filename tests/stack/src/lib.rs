@@ -1,5 +1,5 @@
-//! Starts, pauses, kills and stops real Kafka, ClickHouse, ZooKeeper, Alertmanager and Kubernetes API servers for tests, demo and
-//! benchmarks; has the tools that tests of a deployment need ([`tools`]).
+//! Starts, pauses, kills and stops real Kafka, ClickHouse, ZooKeeper, Alertmanager, Prometheus and Kubernetes API servers for tests,
+//! demo and benchmarks; has the tools that tests of a deployment need ([`tools`]).
 //!
 //! ```no_run
 //! # fn main() -> anyhow::Result<()> {
@@ -30,6 +30,7 @@ mod kubernetes;
 mod launcher;
 mod ports;
 mod program;
+mod prometheus;
 mod server;
 mod stack;
 mod tls_proxy;
@@ -42,5 +43,6 @@ pub use kafka::{Kafka, KafkaOptions, KafkaSecurity};
 pub use keeper::Keeper;
 pub use kubernetes::Kubernetes;
 pub use program::{built, said};
+pub use prometheus::{Prometheus, PrometheusOptions, promtool};
 pub use stack::Stack;
 pub use tls_proxy::TlsProxy;
