@@ -31,7 +31,9 @@ impl TlsProxy {
         let to: SocketAddr = to.rsplit('/').next().unwrap_or(to).parse().with_context(|| format!("no address: {to}"))?;
         let config = Arc::new(Mutex::new(Arc::new(config(certificate, clients)?)));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
+        // Without a runtime: whoever asks may be in one.
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        listener.set_nonblocking(true)?;
         let port = listener.local_addr()?.port();
         let (running, ended) = oneshot::channel::<()>();
         let current = Arc::clone(&config);
@@ -59,7 +61,8 @@ impl TlsProxy {
     }
 }
 
-async fn serve(listener: TcpListener, to: SocketAddr, config: &Mutex<Arc<ServerConfig>>) {
+async fn serve(listener: std::net::TcpListener, to: SocketAddr, config: &Mutex<Arc<ServerConfig>>) {
+    let Ok(listener) = TcpListener::from_std(listener) else { return };
     while let Ok((client, _)) = listener.accept().await {
         let acceptor = TlsAcceptor::from(Arc::clone(&config.lock().unwrap_or_else(PoisonError::into_inner)));
         tokio::spawn(async move {
