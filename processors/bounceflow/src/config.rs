@@ -477,6 +477,11 @@ pub struct Watch {
     pub settings: bounceflow_window::Settings,
 }
 
+/// The name of this host; empty: none that can be read.
+pub(crate) fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+}
+
 /// Which one of its role a process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ordinal {
@@ -489,8 +494,7 @@ pub enum Ordinal {
 impl Ordinal {
     /// What it is here. An error where the host name has no number at its end: taken for 0, several would fence each other.
     pub fn here(self) -> Result<Self, Mistakes> {
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        self.on(host.trim())
+        self.on(&host_name())
     }
 
     fn on(self, host: &str) -> Result<Self, Mistakes> {

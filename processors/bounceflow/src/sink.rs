@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use tracing::Span;
 use tracing::field::Empty;
 
-use crate::config::Config;
+use crate::config::{Config, Topics};
 use crate::dead_letter::{OwnHeaders, REFUSED_BY_CLICKHOUSE, Refusal, Resent, own_headers};
 use crate::health::Loop;
 use crate::intent::{Intent, columns_hash};
@@ -233,11 +233,6 @@ impl<'t> Worker<'t> {
         runtime: tokio::runtime::Runtime,
         shards: Shards,
     ) -> anyhow::Result<Self> {
-        let topic = |table| match table {
-            Table::Failures => &*task.config.topics.failures,
-            Table::Batches => &task.config.topics.rates,
-            Table::Alerts => &task.config.topics.alerts,
-        };
         Ok(Self {
             task,
             id,
@@ -246,7 +241,7 @@ impl<'t> Worker<'t> {
             shards,
             schemas: schemas::known()?,
             metrics: Table::ALL.map(|table| Arc::new(metrics::Sink::new(table))),
-            lag: Table::ALL.map(|table| Lag::new("sink", topic(table))),
+            lag: Table::ALL.map(|table| Lag::new("sink", topic_of(&task.config.topics, table))),
             ended: Arc::default(),
             group: None,
             assigned: Vec::new(),
@@ -805,12 +800,8 @@ impl<'t> Worker<'t> {
     }
 
     fn table_of(&self, topic: &str) -> Table {
-        let topics = &self.task.config.topics;
-        match topic {
-            _ if topic == topics.rates => Table::Batches,
-            _ if topic == topics.alerts => Table::Alerts,
-            _ => Table::Failures,
-        }
+        let fed = |table: &Table| topic_of(&self.task.config.topics, *table) == topic;
+        Table::ALL.into_iter().find(fed).unwrap_or(Table::Failures)
     }
 
     /// Mends what can be mended: what was not settled is read again from the committed offsets.
@@ -942,6 +933,15 @@ impl Insert {
             Verdict::Halt => End::Halt(format!("at {}: {answer}", warehouse.url())),
             Verdict::Poison | Verdict::Split => End::Divide(answer.to_string()),
         }
+    }
+}
+
+/// The topic a table is fed from.
+fn topic_of(topics: &Topics, table: Table) -> &str {
+    match table {
+        Table::Failures => &topics.failures,
+        Table::Batches => &topics.rates,
+        Table::Alerts => &topics.alerts,
     }
 }
 

@@ -24,7 +24,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt};
 
-use crate::config::{Config, Telemetry};
+use crate::config::{Config, Telemetry, host_name};
 use crate::metrics;
 
 /// The target of spans that are traced.
@@ -110,17 +110,13 @@ pub fn provider(config: &Config, telemetry: &Telemetry) -> anyhow::Result<SdkTra
     let resource = Resource::builder().with_service_name("bounceflow").with_attributes([
         KeyValue::new("service.namespace", config.deployment.clone()),
         KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
-        KeyValue::new("service.instance.id", format!("{}/{}", host(), std::process::id())),
+        KeyValue::new("service.instance.id", format!("{}/{}", host_name(), std::process::id())),
     ]);
     Ok(SdkTracerProvider::builder()
         .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(telemetry.sample_ratio))))
         .with_resource(resource.build())
         .with_span_processor(Bounded { batches, way })
         .build())
-}
-
-fn host() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }
 
 /// How spans fare on their way.

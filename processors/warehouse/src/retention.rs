@@ -51,24 +51,18 @@ impl Retention {
             0 => format!("ALTER TABLE {table} MODIFY COLUMN {column} REMOVE TTL"),
             _ => format!("ALTER TABLE {table} MODIFY COLUMN {column} TTL toDateTime(event_time) + INTERVAL {days} DAY"),
         };
+        let mut texts = vec![column("failures", "diagnostic", self.diagnostics), column("alerts", "sample", self.diagnostics)];
         // All of a nested column, so that its parts keep one length.
-        let patterns = || match self.diagnostics {
-            0 => PATTERNS.map(|name| format!("ALTER TABLE batches MODIFY COLUMN `patterns.{name}` REMOVE TTL")).to_vec(),
+        match self.diagnostics {
+            0 => texts.extend(PATTERNS.map(|name| format!("ALTER TABLE batches MODIFY COLUMN `patterns.{name}` REMOVE TTL"))),
             days => {
                 let ttl = |name| format!("MODIFY COLUMN `patterns.{name}` TTL toDateTime(log_time) + INTERVAL {days} DAY");
-                vec![format!("ALTER TABLE batches {}", PATTERNS.map(ttl).join(", "))]
+                texts.push(format!("ALTER TABLE batches {}", PATTERNS.map(ttl).join(", ")));
             }
-        };
+        }
         let rates = [("delivery_rates", "minute")].into_iter().chain(ROLLUPS.map(|rollup| (rollup.table, rollup.time())));
         [
-            (
-                "diagnostics",
-                self.diagnostics,
-                [column("failures", "diagnostic", self.diagnostics), column("alerts", "sample", self.diagnostics)]
-                    .into_iter()
-                    .chain(patterns())
-                    .collect(),
-            ),
+            ("diagnostics", self.diagnostics, texts),
             ("failures", self.failures, vec![rows("failures", "toDateTime(event_time)", self.failures)]),
             ("rates", self.rates, rates.map(|(table, time)| rows(table, time, self.rates)).collect()),
         ]

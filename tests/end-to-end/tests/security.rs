@@ -24,6 +24,15 @@ fn deliveries(pipeline: &Pipeline, count: usize) -> Result<()> {
     Ok(())
 }
 
+/// Settles all of it, stops, and finds nothing amiss.
+fn ends_well(pipeline: &Pipeline, process: &mut Process) -> Result<()> {
+    pipeline.settled("sink")?;
+    ensure!(process.stop()?.success(), "it did not end well");
+    pipeline.succeed(&["audit"])?;
+    pipeline.passed();
+    Ok(())
+}
+
 /// Files of secrets, outside of what a pipeline keeps.
 struct Files(TempDir);
 
@@ -125,11 +134,7 @@ fn clickhouse_over_tls() -> Result<()> {
     })?;
     deliveries(&pipeline, 25)?;
     pipeline.wait_for_value(DELIVERIES, "175")?;
-    pipeline.settled("sink")?;
-    ensure!(process.stop()?.success(), "it did not end well");
-    pipeline.succeed(&["audit"])?;
-    pipeline.passed();
-    Ok(())
+    ends_well(&pipeline, &mut process)
 }
 
 /// Asks the HTTP side of a process that serves over TLS: the status, and what it says.
@@ -280,11 +285,7 @@ fn kafka_with_a_password_that_changes() -> Result<()> {
         deliveries(&pipeline, 50)?;
         pipeline.wait_for_value(DELIVERIES, all)?;
     }
-    pipeline.settled("sink")?;
-    ensure!(process.stop()?.success(), "it did not end well");
-    pipeline.succeed(&["audit"])?;
-    pipeline.passed();
-    Ok(())
+    ends_well(&pipeline, &mut process)
 }
 
 #[test]
@@ -321,11 +322,7 @@ fn kafka_with_certificates() -> Result<()> {
     process.ready()?;
     deliveries(&pipeline, 50)?;
     pipeline.wait_for_value(DELIVERIES, "150")?;
-    pipeline.settled("sink")?;
-    ensure!(process.stop()?.success(), "it did not end well");
-    pipeline.succeed(&["audit"])?;
-    pipeline.passed();
-    Ok(())
+    ends_well(&pipeline, &mut process)
 }
 
 #[test]
