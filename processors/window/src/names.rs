@@ -47,12 +47,17 @@ impl Names {
     pub(crate) fn see(&mut self, text: &str, tick: u32, room: bool) -> Option<u32> {
         match self.find(text) {
             Some(id) => {
-                let name = &mut self.all[id as usize];
-                name.last = name.last.max(tick);
+                self.keep(id, tick);
                 Some(id)
             }
             None => room.then(|| self.add(text, tick)),
         }
+    }
+
+    /// A name was seen at `tick`.
+    pub(crate) fn keep(&mut self, id: u32, tick: u32) {
+        let name = &mut self.all[id as usize];
+        name.last = name.last.max(tick);
     }
 
     /// Forgets every name last seen before `oldest`.

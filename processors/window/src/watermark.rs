@@ -2,13 +2,16 @@
 //!
 //! Log times stand for the clock: whoever reads the same log comes to the same watermark at the same record.
 
+use std::collections::VecDeque;
+
 use bounceflow_event::{RateBatch, Source};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use crate::windows::AHEAD_SECONDS;
 
-/// A source not listed for so much log time is forgotten, seconds.
+/// A source not listed for so much log time is forgotten, seconds; so is an event time no listing has named for as long.
+/// Whoever begins to read so far back comes to know what one who never stopped still knows.
 pub(crate) const FORGET_SECONDS: u32 = 24 * 3600;
 
 /// The sources and the watermark they make.
@@ -37,7 +40,7 @@ pub struct SourceStatus<'a> {
     pub topic: &'a str,
     /// Partition of the topic.
     pub partition: i32,
-    /// Largest event time it ever covered, ms.
+    /// Largest event time its listings of the last 24 hours of log time name, ms.
     pub max_event_time: Option<i64>,
     /// Log time of its last listing, ms.
     pub listed: i64,
@@ -68,7 +71,9 @@ pub enum SourceState {
 struct Followed {
     topic: Box<str>,
     partition: i32,
-    max_event_time: Option<i64>,
+    /// Event times named, each with the log time of its listing: the largest, then the largest of those after it, and so on.
+    /// Mostly one: a source goes on.
+    named: VecDeque<(i64, i64)>,
     listed: i64,
     end_reached: bool,
     state: SourceState,
@@ -124,7 +129,7 @@ impl Sources {
         self.all.iter().map(|source| SourceStatus {
             topic: &source.topic,
             partition: source.partition,
-            max_event_time: source.max_event_time,
+            max_event_time: source.max_event_time(),
             listed: source.listed,
             state: source.state,
         })
@@ -139,17 +144,20 @@ impl Sources {
         let Listing { partition, max_event_time, end_reached } = listing;
         // No clock error takes the watermark along.
         let max_event_time = max_event_time.map(|time| time.min(log_time + i64::from(AHEAD_SECONDS) * 1000));
-        match self.all.binary_search_by(|known| (&*known.topic, known.partition).cmp(&(topic, partition))) {
-            Ok(place) => {
-                let known = &mut self.all[place];
-                known.max_event_time = known.max_event_time.max(max_event_time);
-                (known.listed, known.end_reached) = (log_time, end_reached);
-            }
+        let place = match self.all.binary_search_by(|known| (&*known.topic, known.partition).cmp(&(topic, partition))) {
+            Ok(place) => place,
             Err(place) => {
-                let state = SourceState::Current;
-                let source = Followed { topic: topic.into(), partition, max_event_time, listed: log_time, end_reached, state };
+                let (named, state) = (VecDeque::new(), SourceState::Current);
+                let source = Followed { topic: topic.into(), partition, named, listed: log_time, end_reached, state };
                 self.all.insert(place, source);
+                place
             }
+        };
+        let known = &mut self.all[place];
+        (known.listed, known.end_reached) = (log_time, end_reached);
+        if let Some(time) = max_event_time {
+            while known.named.pop_back_if(|(smaller, _)| *smaller <= time).is_some() {}
+            known.named.push_back((time, log_time));
         }
     }
 
@@ -157,8 +165,15 @@ impl Sources {
         let limits = self.limits;
         let forgotten = |since: i64| log_time - since > i64::from(FORGET_SECONDS) * 1000;
         self.all.retain(|source| !forgotten(source.listed));
+        for source in &mut self.all {
+            while source.named.pop_front_if(|(_, listed)| forgotten(*listed)).is_some() {}
+        }
         self.unfinished.retain(|_, begun| !forgotten(begun.begun));
-        let Some(lead) = self.all.iter().filter_map(|source| source.time(limits.idle)).max() else { return };
+        let Some(lead) = self.all.iter().filter_map(|source| source.time(limits.idle)).max() else {
+            // Nobody is ahead of anybody. Whoever begins to read here knows no more than that.
+            self.all.iter_mut().for_each(|source| source.state = SourceState::Current);
+            return;
+        };
         for source in &mut self.all {
             source.state = source.next(lead, limits, log_time);
         }
@@ -170,16 +185,20 @@ impl Sources {
 }
 
 impl Followed {
+    fn max_event_time(&self) -> Option<i64> {
+        self.named.front().map(|(time, _)| *time)
+    }
+
     /// How far it has come; none: it covered nothing yet.
     fn time(&self, idle: i64) -> Option<i64> {
         let at_end = self.end_reached.then_some(self.listed - idle);
-        self.max_event_time.max(at_end)
+        self.max_event_time().max(at_end)
     }
 
     fn next(&self, lead: i64, limits: Limits, log_time: i64) -> SourceState {
         let time = self.time(limits.idle);
         if time.is_some_and(|time| time >= lead - limits.lateness - limits.idle) {
-            return if time > self.max_event_time { SourceState::Idle } else { SourceState::Current };
+            return if time > self.max_event_time() { SourceState::Idle } else { SourceState::Current };
         }
         let since = match self.state {
             SourceState::Behind { since } | SourceState::LeftOut { since } => since,

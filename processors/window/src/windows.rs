@@ -134,6 +134,8 @@ impl Windows {
             self.refused.patterns_full += 1;
             return;
         };
+        // What failed at the sender counts at the identity's newest bucket, which may be of another ISP.
+        self.names.keep(isp, tick);
         for (keys, place) in std::iter::zip(&mut self.keys, places) {
             if let Some(series) = keys.all.get_mut(place as usize) {
                 series.patterns.add(tick, details, [clamp(seen.count)]);
@@ -143,7 +145,7 @@ impl Windows {
 
     /// Moves every window on to a later step.
     pub(crate) fn advance(&mut self, step: u32) {
-        let Self { grid, occupied, late, changed, .. } = self;
+        let Self { grid, occupied, late, changed, .. } = &mut *self;
         let before = grid.step();
         for ((window, late), changed) in grid.windows().iter().zip(late).zip(changed) {
             let now = span(*window, step);
@@ -154,11 +156,13 @@ impl Windows {
                     passed.any(|ticks| occupied.range(ticks).next().is_some())
                 });
         }
-        grid.advance(step);
         self.here = None;
         if before.is_none_or(|before| before / TIDY_EVERY < step / TIDY_EVERY) {
+            // As of the same steps in every life, also in one that jumps over them: what is forgotten shows.
+            self.grid.advance(step / TIDY_EVERY * TIDY_EVERY);
             self.tidy();
         }
+        self.grid.advance(step);
     }
 
     /// The next step at which an edge of a window passes something, if no row comes.
@@ -280,7 +284,7 @@ impl Windows {
         Some((isp, tick, places.map(|place| place.unwrap_or(NOWHERE))))
     }
 
-    /// Widens buckets and forgets what no window needs any more. At the same steps in every life.
+    /// Widens buckets and forgets what no window needs any more.
     fn tidy(&mut self) {
         let oldest = self.grid.oldest();
         for keys in &mut self.keys {
