@@ -258,7 +258,7 @@ impl Consumer {
     fn unanswered(&self, properties: &BTreeMap<String, String>, error: &KafkaError) -> anyhow::Error {
         match refusal(&self.inner) {
             Some((_, refused)) => refused.into(),
-            None => anyhow::anyhow!("Kafka does not answer at {}: {error}", brokers(properties)),
+            None => anyhow::anyhow!(no_answer(properties, error)),
         }
     }
 
@@ -379,6 +379,13 @@ impl Reader {
         }
         Ok(())
     }
+}
+
+fn no_answer(properties: &BTreeMap<String, String>, error: &KafkaError) -> String {
+    format!(
+        "Kafka does not answer at {}: {error}: check that it runs and that kafka.\"bootstrap.servers\" names its listener for clients",
+        brokers(properties)
+    )
 }
 
 fn brokers(properties: &BTreeMap<String, String>) -> &str {
@@ -610,7 +617,7 @@ pub fn wait_for_topics(
             Err(e) => match refusal(&client) {
                 Some((since, refused)) if since.elapsed() > REFUSED_FOR => return Err(refused.into()),
                 Some((_, refused)) => refused.to_string(),
-                None => format!("Kafka does not answer at {}: {e}", brokers(properties)),
+                None => no_answer(properties, &e),
             },
             Ok(metadata) => {
                 client.context().let_in();

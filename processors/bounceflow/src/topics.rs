@@ -19,7 +19,7 @@ pub struct Args {
     /// Partitions of the topic of failures
     #[arg(long, default_value_t = 6)]
     failures_partitions: i32,
-    /// Copies of each partition; 0: the broker's default
+    /// Copies of each partition; 0: the broker's default. With three or more, a record counts as written once two have it
     #[arg(long, default_value_t = 0)]
     replication: i32,
     /// Create the input topics as well, with this many partitions
@@ -56,6 +56,10 @@ pub fn create(config: &Config, args: &Args) -> anyhow::Result<Vec<String>> {
         wanted.extend(config.inputs.iter().map(|input| (input.topic.as_str(), partitions, vec![])));
     }
     let replication = if args.replication > 0 { args.replication } else { -1 };
+    if args.replication >= 3 {
+        // A broker's own default is 1: what one broker acknowledged would be lost with it.
+        wanted.iter_mut().for_each(|(_, _, settings)| settings.push(("min.insync.replicas", "2".to_owned())));
+    }
     let new: Vec<NewTopic> = wanted
         .iter()
         .map(|(name, partitions, settings)| {

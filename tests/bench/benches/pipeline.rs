@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use bounceflow::config::{RawInput, decoder};
 use bounceflow::kafka::Reader;
-use bounceflow_bench::{median, memory_mb, percentile, write_figures};
+use bounceflow_bench::{median, percentile, write_figures};
 use bounceflow_end_to_end::{Pipeline, Process};
 use bounceflow_event::{Format, Item};
 use rdkafka::Message;
@@ -136,7 +136,7 @@ fn classify(pipeline: &Pipeline, records: u64) -> Result<(Duration, f64)> {
         std::thread::sleep(Duration::from_millis(5));
     }
     let took = started.elapsed();
-    let mb = memory_mb(role.pid(), "VmHWM")?;
+    let mb = role.memory_mib("VmHWM")?;
     let commits = metric(&mut role, "bounceflow_classify_commit_seconds_count")?;
     let committing = metric(&mut role, "bounceflow_classify_commit_seconds_sum")?;
     println!("           {commits:.0} transactions, {:.0} ms to commit each", 1000.0 * committing / commits);
@@ -156,9 +156,9 @@ fn memory(records: u64) -> Result<f64> {
         while metric(&mut role, "bounceflow_classify_records_total")? < (records * tenth / 10) as f64 {
             std::thread::sleep(Duration::from_millis(50));
         }
-        println!("  {:>3} %: {:.0} MB", tenth * 10, memory_mb(role.pid(), "VmRSS")?);
+        println!("  {:>3} %: {:.0} MB", tenth * 10, role.memory_mib("VmRSS")?);
     }
-    let peak = memory_mb(role.pid(), "VmHWM")?;
+    let peak = role.memory_mib("VmHWM")?;
     println!("  peak: {peak:.0} MB");
     role.stop()?;
     pipeline.passed();

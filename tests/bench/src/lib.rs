@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde_json::{Map, Value, json};
 
 /// The middle one; of an even number the lower of the two in the middle. 0 of none.
@@ -39,23 +39,6 @@ pub fn read_figures(name: &str) -> Result<BTreeMap<String, f64>> {
         return Ok(BTreeMap::new());
     }
     Ok(serde_json::from_slice(&fs::read(file)?)?)
-}
-
-/// A figure of `/proc/PID/status` in MB.
-pub fn memory_mb(pid: u32, field: &str) -> Result<f64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find(|l| l.starts_with(field)).context("no such field")?;
-    let kb: f64 = line.split_whitespace().nth(1).context("no value")?.parse()?;
-    Ok(kb / 1024.0)
-}
-
-/// The processor time a process has used by now, in seconds: what other processes do disturbs it little.
-pub fn cpu_s(pid: u32) -> Result<f64> {
-    const TICKS_PER_S: f64 = 100.0; // USER_HZ, the same on every Linux
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let fields: Vec<&str> = stat.rsplit_once(')').context("no name")?.1.split_whitespace().collect();
-    let ticks = |i: usize| -> Result<f64> { Ok(fields.get(i).context("too few fields")?.parse()?) };
-    Ok((ticks(11)? + ticks(12)?) / TICKS_PER_S)
 }
 
 #[cfg(test)]

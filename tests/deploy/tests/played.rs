@@ -154,6 +154,29 @@ fn what_the_chart_asks_for_runs_in_its_order_and_once_more() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn brokers_that_do_not_answer_fail_the_install_by_name() -> Result<()> {
+    let values = tempfile::NamedTempFile::new()?;
+    // Port 1 is nobody's.
+    let addresses = serde_json::json!({
+        "config": {"kafka": {"bootstrap.servers": "127.0.0.1:1"}, "clickhouse": {"url": "http://127.0.0.1:1"}},
+        "topics": {"create": true},
+    });
+    fs::write(&values, addresses.to_string())?;
+    let objects = documents(&Chart::new()?.render(values.path())?)?;
+    for (job, words) in jobs(&objects).into_iter().zip([["127.0.0.1:1", "bootstrap.servers"], ["127.0.0.1:1", "HTTP port"]]) {
+        let spec = &job["spec"]["template"]["spec"];
+        let files = mounted(spec, &objects)?;
+        for container in spec["initContainers"].as_array().context("no init container")? {
+            said(&mut run(container, files.path())?)?;
+        }
+        let output = run(&spec["containers"][0], files.path())?.output()?;
+        let told = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.code() == Some(1) && words.iter().all(|word| told.contains(word)), "{}: {told}", output.status);
+    }
+    Ok(())
+}
+
 /// The containers of `helm test`, the Service's name being the address of watch.
 fn tested(objects: &[Value], pods: &[Pod]) -> Result<()> {
     let test = objects.iter().find(|object| object["metadata"]["annotations"]["helm.sh/hook"] == "test").context("no test")?;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -139,6 +139,16 @@ impl Group {
             })
         });
         committed.collect()
+    }
+
+    /// Puts every partition back to where it was then, as `kafka-consumer-groups --reset-offsets --from-file` does: once the last
+    /// member is gone.
+    pub fn reset(&self, committed: &[Committed]) -> Result<()> {
+        let mut list = TopicPartitionList::new();
+        for Committed { topic, partition, offset, .. } in committed {
+            list.add_partition_offset(topic, *partition, offset.map_or(Offset::Beginning, Offset::Offset))?;
+        }
+        crate::until("the group to be empty", || Ok(self.consumer.commit(&list, CommitMode::Sync)?))
     }
 
     /// The open intents of these partitions.

@@ -18,7 +18,7 @@ pub use collector::{Collector, Span};
 pub use dice::Dice;
 pub use kafka::{Committed, Group, Incoming, Intent, Kafka, Outgoing};
 pub use pipeline::{Builder, Pipeline};
-pub use process::Process;
+pub use process::{Process, cpu_s};
 pub use servers::Servers;
 pub use swallower::Swallower;
 pub use transactions::Transaction;

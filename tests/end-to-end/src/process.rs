@@ -51,6 +51,14 @@ impl Process {
         self.child.id()
     }
 
+    /// A figure of its `/proc/PID/status` in MiB: `VmRSS` is its memory, `VmHWM` the most it ever was.
+    pub fn memory_mib(&self, field: &str) -> Result<f64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = status.lines().find(|line| line.starts_with(field)).context("no such field")?;
+        let kib: f64 = line.split_whitespace().nth(1).context("no value")?.parse()?;
+        Ok(kib / 1024.0)
+    }
+
     /// SIGKILL; dead and reaped on return.
     pub fn kill(&mut self) -> Result<()> {
         self.child.kill()?;
@@ -159,4 +167,13 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The processor time a process has used by now, in seconds: what other processes do disturbs it little.
+pub fn cpu_s(pid: u32) -> Result<f64> {
+    const TICKS_PER_S: f64 = 100.0; // USER_HZ, the same on every Linux
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields: Vec<&str> = stat.rsplit_once(')').context("no name")?.1.split_whitespace().collect();
+    let ticks = |i: usize| -> Result<f64> { Ok(fields.get(i).context("too few fields")?.parse()?) };
+    Ok((ticks(11)? + ticks(12)?) / TICKS_PER_S)
 }

@@ -27,6 +27,8 @@ pub(crate) enum Servers {
     ThreeBrokers,
     /// A ClickHouse of its own with little memory.
     SmallMemory,
+    /// A ClickHouse of its own of an older version.
+    OlderClickHouse,
 }
 
 /// A setting of the configuration and its value.
@@ -99,6 +101,12 @@ pub(crate) const CELLS: &[Cell] = &[
     Cell::new("sink-zombie-after-intent", "the same, asleep between intent and insert", zombies::sink_after_intent).ordered(slow),
     Cell::new("rebalance-storm", "a process of each role joins or leaves every 5 s for a minute", members::storm)
         .ordered(|order| Order { rate: order.events / 62, ..order }),
+    Cell::new(
+        "rolling-restart",
+        "every process of all three roles is restarted in turn, as an upgrade does",
+        members::rolling_restart,
+    )
+    .ordered(|order| Order { events: order.events.max(order.rate * 90), ..order }),
     Cell::new("clickhouse-kill-inserting", "ClickHouse is killed while it inserts", clickhouse::kill_inserting)
         .with(&[(&["sink", "linger_ms"], 500)]),
     Cell::new("clickhouse-kill-merging", "ClickHouse is killed while it merges", clickhouse::kill_merging),
@@ -114,6 +122,8 @@ pub(crate) const CELLS: &[Cell] = &[
     Cell::new("clickhouse-disk-full", "the disk has not enough room for a while (243), also for a view", clickhouse::disk_full),
     Cell::new("clickhouse-out-of-memory", "the server has no memory left for a while (241)", clickhouse::out_of_memory)
         .on(Servers::SmallMemory),
+    Cell::new("clickhouse-upgraded", "ClickHouse is replaced by a newer version while it inserts", clickhouse::upgraded)
+        .on(Servers::OlderClickHouse),
     Cell::new("kafka-restart", "the broker is killed and comes back", kafka::restart).supervised(),
     Cell::new("kafka-one-of-three-killed", "three brokers, each killed in turn", kafka::one_of_three)
         .on(Servers::ThreeBrokers)

@@ -79,6 +79,9 @@ impl Field {
                 let memory = (1u64 << 30).to_string();
                 servers.with_clickhouse(ClickHouseOptions::default().server_setting("max_server_memory_usage", memory))?
             }
+            Needed::OlderClickHouse => {
+                servers.with_clickhouse(ClickHouseOptions { older: true, ..ClickHouseOptions::default() })?
+            }
         };
         let proxy = match cell.servers {
             Needed::BehindProxy => Some(Proxy::start(servers.clickhouse.url())?),
@@ -203,6 +206,26 @@ impl Field {
         })
     }
 
+    /// Records between what a role settled and the stable ends of its topics.
+    pub(crate) fn behind(&self, role: &str) -> Result<u64> {
+        let topics: &[&str] = if role == "sink" { &["failures", "rates"] } else { &["events"] };
+        let committed = self.pipeline.group(role)?.committed()?;
+        let mut behind = 0;
+        for topic in topics.iter().map(|which| self.pipeline.topic(which)) {
+            for (number, end) in (0i32..).zip(self.pipeline.kafka.ends(&topic, true)?) {
+                let at = committed.iter().find(|c| c.topic == topic && c.partition == number).and_then(|c| c.offset);
+                behind += u64::try_from(end - at.unwrap_or(0)).unwrap_or(0);
+            }
+        }
+        Ok(behind)
+    }
+
+    /// Keeps the largest of what was measured under a name.
+    pub(crate) fn measure(&mut self, name: &str, value: f64) {
+        let known = self.measured.entry(name.to_owned()).or_insert(value);
+        *known = known.max(value);
+    }
+
     /// Nobody may have died; where the cell is supervised, whoever ended by itself is started again, and counted.
     pub(crate) fn all_alive(&mut self) -> Result<()> {
         if self.supervised {
@@ -252,6 +275,10 @@ impl Field {
                 }
             }
             self.team.retain(|member| member.role != role);
+        }
+        for Member { role, ordinal, mut process } in self.team.drain(..) {
+            let status = process.stop()?;
+            ensure!(status.success(), "{role} {ordinal} did not end well: {status}");
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use std::{env, fs};
 
@@ -17,6 +18,7 @@ use crate::server::{Server, external};
 use crate::{download, launcher};
 
 const NAMED: &str = "BOUNCEFLOW_CLICKHOUSE";
+const BACKUPS: &str = "backups";
 const INTERSERVER_PORT: &str = "BOUNCEFLOW_INTERSERVER_PORT"; // as the program `bounceflow-clickhouse` reads it
 
 // The library is clickhouse-local: it starts listening when told to, and lives as long as its last query. HTTP comes last, so
@@ -71,6 +73,8 @@ pub struct ClickHouseOptions {
     pub environment: Vec<(String, String)>,
     /// Makes it one of several servers that hold the same replicated tables.
     pub replica: Option<Replica>,
+    /// Starts an older version, for [`ClickHouse::upgrade`].
+    pub older: bool,
 }
 
 /// Which replica of which shard a server is: its macros `{shard}` and `{replica}`.
@@ -153,7 +157,7 @@ pub struct ClickHouse {
 struct Own {
     server: Server,
     program: PathBuf,
-    library: PathBuf,
+    library: Mutex<PathBuf>,
     http: Port,
     tcp: Port,
     interserver: Option<Interserver>,
@@ -182,7 +186,8 @@ impl ClickHouse {
 
     /// Starts servers that know each other: cluster `all`, in which each is a shard of its own.
     pub fn start_shards(options: &[ClickHouseOptions]) -> Result<Vec<Self>> {
-        let library = download::clickhouse()?;
+        let older = options.iter().any(|options| options.older);
+        let library = if older { download::older_clickhouse() } else { download::clickhouse() }?;
         let program = launcher::find()?;
         let all = ports::with_free(|| Own::start(&program, &library, options))?;
         Ok(all.into_iter().map(|own| Self { url: own.url(), own: Some(own) }).collect())
@@ -242,9 +247,21 @@ impl ClickHouse {
         self.own()?.run()
     }
 
+    /// Kills it and starts the version that is tested against, on the same ports with the same data; returns once it answers.
+    pub fn upgrade(&self) -> Result<()> {
+        let own = self.own()?;
+        *own.library.lock().unwrap_or_else(PoisonError::into_inner) = download::clickhouse()?;
+        own.run()
+    }
+
     /// Ends it and removes its data. One that is external is left alone.
     pub fn stop(self) -> Result<()> {
         self.own.map_or(Ok(()), |own| own.server.kill())
+    }
+
+    /// The folder that `BACKUP … TO File('…')` may write to, unless it is external. It goes when the server is stopped.
+    pub fn backups(&self) -> Option<PathBuf> {
+        self.own.as_ref().map(|own| own.server.folder().join(BACKUPS))
     }
 
     /// The server's log, unless it is external. It goes when the server is stopped.
@@ -280,7 +297,7 @@ impl Own {
         let server = Server::prepare("ClickHouse")?;
         let (http, tcp) = (Port::claim()?, Port::claim()?);
         let interserver = options.replica.as_ref().map(|_| Interserver::bind()).transpose()?;
-        let (program, library, environment) = (program.into(), library.into(), options.environment.clone());
+        let (program, library, environment) = (program.into(), Mutex::new(library.into()), options.environment.clone());
         Ok(Self { server, program, library, http, tcp, interserver, environment })
     }
 
@@ -296,6 +313,7 @@ impl Own {
             "<clickhouse>\n{}{}{}{cluster}\
              <path>{}/</path><tmp_path>{}/</tmp_path><display_name>{}</display_name>\n\
              <logger><log>{}</log></logger>\n\
+             <backups><allowed_path>{}</allowed_path></backups>\n\
              <user_directories><users_xml><path>{}</path></users_xml></user_directories>\n\
              </clickhouse>\n",
             elements(&SERVER_SETTINGS, &options.server_settings),
@@ -305,6 +323,7 @@ impl Own {
             path("data/tmp"),
             self.server.id(),
             escape(&log),
+            path(BACKUPS),
             path("users.xml"),
         );
         let everybody = ClickHouseUser { name: "default".into(), password: String::new(), grants: Vec::new() };
@@ -328,7 +347,7 @@ impl Own {
     fn run(&self) -> Result<()> {
         let folder = self.server.folder();
         let mut server = Command::new(&self.program);
-        server.arg(&self.library);
+        server.arg(&*self.library.lock().unwrap_or_else(PoisonError::into_inner));
         server.arg(format!("--http_port={}", self.http.number)).arg(format!("--tcp_port={}", self.tcp.number));
         server.arg("--listen_host=127.0.0.1");
         server.arg(format!("--path={}", folder.join("data").display()));

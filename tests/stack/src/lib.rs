@@ -21,6 +21,7 @@
 mod alertmanager;
 mod certificates;
 mod clickhouse;
+mod clock;
 mod download;
 mod guardian;
 mod interserver;
@@ -39,6 +40,7 @@ pub mod tools;
 pub use alertmanager::Alertmanager;
 pub use certificates::{Authority, Certificate};
 pub use clickhouse::{ClickHouse, ClickHouseOptions, ClickHouseUser, Replica};
+pub use clock::Clocks;
 pub use kafka::{Kafka, KafkaOptions, KafkaSecurity};
 pub use keeper::Keeper;
 pub use kubernetes::Kubernetes;

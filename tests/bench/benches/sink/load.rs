@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use bounceflow_bench::memory_mb;
 use bounceflow_end_to_end::{Pipeline, Process};
 
 use crate::memory;
@@ -129,11 +128,7 @@ pub(crate) fn parts(rate: u64, seconds: u64) -> Result<Vec<(&'static str, f64)>>
             most = count.max(most);
         }
         if load.started.elapsed().as_secs() / 300 > minutes || !load.simulate.runs()? {
-            println!(
-                "  {:>3} s: {span:?}, sink {:.0} MB",
-                load.started.elapsed().as_secs(),
-                memory_mb(load.sink.pid(), "VmRSS")?
-            );
+            println!("  {:>3} s: {span:?}, sink {:.0} MB", load.started.elapsed().as_secs(), load.sink.memory_mib("VmRSS")?);
             minutes = load.started.elapsed().as_secs() / 300;
             span.clear();
         }
@@ -154,7 +149,7 @@ pub(crate) fn outage(rate: u64, seconds: u64) -> Result<Vec<(&'static str, f64)>
         std::thread::sleep(SAMPLE / 4);
         usual = usual.max(load.lag()?);
     }
-    let before = memory_mb(load.sink.pid(), "VmHWM")?;
+    let before = load.sink.memory_mib("VmHWM")?;
     load.pipeline.servers.clickhouse.kill()?;
     std::thread::sleep(Duration::from_secs(seconds));
     let behind = load.lag()?;
@@ -166,7 +161,7 @@ pub(crate) fn outage(rate: u64, seconds: u64) -> Result<Vec<(&'static str, f64)>
     }
     let (took, rate) = (back.elapsed().as_secs_f64(), load.rate()?);
     ensure!(load.simulate.runs()?, "the traffic ended before the sink had caught up");
-    let peak = memory_mb(load.sink.pid(), "VmHWM")?;
+    let peak = load.sink.memory_mib("VmHWM")?;
     let bound = memory::bound_mb(INPUTS as usize + 2);
     println!(
         "  {rate:.0} events/s; {behind} records behind, usually up to {usual}; caught up {took:.1} s after ClickHouse was back; \

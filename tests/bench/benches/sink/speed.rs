@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use bounceflow_bench::{cpu_s, median, memory_mb};
-use bounceflow_end_to_end::Pipeline;
+use bounceflow_bench::median;
+use bounceflow_end_to_end::{Pipeline, cpu_s};
 use bounceflow_warehouse::Table;
 
 use crate::blocks::{self, Stored};
@@ -206,10 +206,10 @@ fn held(filled: &Filled) -> Result<f64> {
     }
     pipeline.servers.clickhouse.kill()?;
     std::thread::sleep(PATIENCE);
-    let peak = memory_mb(role.pid(), "VmHWM")?;
+    let peak = role.memory_mib("VmHWM")?;
     println!(
         "\n  backlog without ClickHouse: sink at most {peak:.0} MB, then {:.0} MB, bound {:.0} MB",
-        memory_mb(role.pid(), "VmRSS")?,
+        role.memory_mib("VmRSS")?,
         memory::bound_mb(ASSIGNED)
     );
     pipeline.servers.clickhouse.restart()?;
@@ -244,7 +244,7 @@ fn sink(pipeline: &Pipeline, filled: &Filled, table: Table, costs: &mut Vec<Cost
     costs.push(Cost {
         sink_s: cpu_s(role.pid())? - sink_before,
         server_s: cpu_s(server)? - server_before,
-        peak_mb: memory_mb(role.pid(), "VmHWM")?,
+        peak_mb: role.memory_mib("VmHWM")?,
     });
     complete(pipeline, filled, table)?;
     ensure!(role.stop()?.success(), "the sink failed: {}", role.log());

@@ -1,10 +1,9 @@
 //! ClickHouse dies, is gone, hangs, or refuses by a limit of its own. Each refusal is the server's real one.
 
-use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use bounceflow_end_to_end::until;
 
 use crate::field::Field;
@@ -50,6 +49,25 @@ fn broken(field: &Field) -> Result<u64> {
     Ok(field.said(NOT_TAKEN, "no answer of ClickHouse")? - field.said(NOT_TAKEN, "Connection refused")?)
 }
 
+pub(crate) fn upgraded(field: &mut Field) -> Result<u64> {
+    field.start_team()?;
+    field.start_traffic()?;
+    field.under_way()?;
+    let version = |field: &Field| field.pipeline.value("SELECT version()");
+    let older = version(field)?;
+    field.pipeline.servers.clickhouse.upgrade()?;
+    let newer = version(field)?;
+    ensure!(older != newer, "still {newer}");
+    field.say(&format!("ClickHouse {older} became {newer}"));
+    let rows = field.pipeline.count("SELECT count() FROM {db}.failures")?;
+    until("rows in the newer version", || {
+        let now = field.pipeline.count("SELECT count() FROM {db}.failures")?;
+        ensure!(now > rows, "none");
+        Ok(())
+    })?;
+    Ok(1)
+}
+
 pub(crate) fn kill_merging(field: &mut Field) -> Result<u64> {
     field.start_team()?;
     field.start_traffic()?;
@@ -91,21 +109,21 @@ pub(crate) fn gone(field: &mut Field) -> Result<u64> {
     field.start_traffic()?;
     field.under_way()?;
     thread::sleep(Duration::from_secs(5));
-    let before = behind(field)?;
+    let before = field.behind("sink")?;
     let memory_before = peak_memory(field)?;
     field.pipeline.servers.clickhouse.kill()?;
     field.say(&format!("ClickHouse is gone; {before} records behind"));
     thread::sleep(Duration::from_secs(60));
     ensure!(field.said(NOT_TAKEN, "Connection refused")? > 0, "nobody missed it");
     ensure!(field.flowing()?, "the traffic was over before it came back");
-    let most = behind(field)?;
+    let most = field.behind("sink")?;
     field.pipeline.servers.clickhouse.restart()?;
     let back = Instant::now();
     // As far behind as before the fault, with what half a second of traffic brings allowed for the measurement itself.
     let usual = before + field.order.rate / 2;
     let deadline = back + Duration::from_secs(170);
     loop {
-        let now = behind(field)?;
+        let now = field.behind("sink")?;
         if now <= usual {
             break;
         }
@@ -121,36 +139,18 @@ pub(crate) fn gone(field: &mut Field) -> Result<u64> {
     for (name, value) in [
         ("catch_up_s", seconds),
         ("events_per_s", events / whole),
-        ("sink_peak_mib_before", memory_before / 1024.0),
-        ("sink_peak_mib", memory / 1024.0),
+        ("sink_peak_mib_before", memory_before),
+        ("sink_peak_mib", memory),
     ] {
         field.measured.insert(name.to_owned(), value);
     }
     Ok(1)
 }
 
-/// Records between what the sinks settled and the stable end of their topics.
-fn behind(field: &Field) -> Result<u64> {
-    let committed = field.pipeline.group("sink")?.committed()?;
-    let mut behind = 0;
-    for topic in ["failures", "rates"].map(|which| field.pipeline.topic(which)) {
-        for (number, end) in (0i32..).zip(field.pipeline.kafka.ends(&topic, true)?) {
-            let at = committed.iter().find(|c| c.topic == topic && c.partition == number).and_then(|c| c.offset);
-            behind += u64::try_from(end - at.unwrap_or(0)).unwrap_or(0);
-        }
-    }
-    Ok(behind)
-}
-
-/// The most memory any sink ever took. KiB.
+/// The most memory any sink ever took. MiB.
 fn peak_memory(field: &Field) -> Result<f64> {
-    let mut peak = 0f64;
-    for member in field.team.iter().filter(|member| member.role == "sink") {
-        let status = fs::read_to_string(format!("/proc/{}/status", member.process.pid()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
-        peak = peak.max(line.trim().trim_end_matches(" kB").parse()?);
-    }
-    Ok(peak)
+    let sinks = field.team.iter().filter(|member| member.role == "sink");
+    sinks.map(|sink| sink.process.memory_mib("VmHWM")).try_fold(0f64, |peak, one| Ok(peak.max(one?)))
 }
 
 pub(crate) fn hung(field: &mut Field) -> Result<u64> {
