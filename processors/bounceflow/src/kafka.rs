@@ -14,7 +14,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::BorrowedMessage;
+use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
@@ -318,8 +318,8 @@ pub fn partitions_of(list: &TopicPartitionList) -> Vec<(String, i32)> {
 pub struct Reader {
     consumer: Consumer,
     topic: String,
-    /// Partitions that hold something and whose end was not reached yet.
-    open: Vec<i32>,
+    /// Partitions that hold something and whose end (here) was not reached yet.
+    open: BTreeMap<i32, i64>,
 }
 
 impl Reader {
@@ -330,22 +330,26 @@ impl Reader {
 
     /// At `offset` of every partition, or at its beginning where that is later.
     pub fn open_at(properties: &BTreeMap<String, String>, topic: &str, offset: i64) -> Result<Self, KafkaError> {
-        let config = consumer_config(properties, READER);
+        let mut config = consumer_config(properties, READER);
+        // Behind the last record mostly stands a mark of its transaction, and the end is only told when nothing came for so long.
+        config.set("fetch.wait.max.ms", "50");
         let consumer = Consumer { inner: BaseConsumer::from_config_and_context(&config, Context::default())? };
         let partitions = consumer.partitions(topic)?;
-        let mut positions = Vec::new();
+        let (mut positions, mut open) = (Vec::new(), BTreeMap::new());
         for partition in 0..partitions {
             let (low, high) = consumer.bounds(topic, partition)?;
             let first = low.max(offset);
             if high > first {
                 positions.push((topic.to_owned(), partition, first));
+                open.insert(partition, high);
             }
         }
         consumer.start(&positions)?;
-        Ok(Self { consumer, topic: topic.to_owned(), open: positions.into_iter().map(|(_, partition, _)| partition).collect() })
+        Ok(Self { consumer, topic: topic.to_owned(), open })
     }
 
-    /// Hands every record to `each`, until the ends that read_committed sees. An error where nothing comes for `patience`.
+    /// Hands every record to `each`, until the ends that read_committed saw when this was opened: under steady traffic there would be
+    /// no other end. An error where nothing comes for `patience`.
     pub fn to_end(self, patience: Duration, mut each: impl FnMut(&BorrowedMessage<'_>)) -> anyhow::Result<()> {
         self.until(patience, |record| {
             each(record);
@@ -363,12 +367,17 @@ impl Reader {
         while !self.open.is_empty() {
             match self.consumer.poll(Duration::from_millis(100)) {
                 Event::Record(record) => {
+                    let partition = record.partition();
+                    let Some(end) = self.open.get(&partition).copied() else { continue };
                     idle_since = None;
-                    if each(&record)?.is_break() {
+                    if record.offset() < end && each(&record)?.is_break() {
                         return Ok(());
                     }
+                    if record.offset() + 1 >= end {
+                        self.open.remove(&partition);
+                    }
                 }
-                Event::End(partition) => self.open.retain(|p| *p != partition),
+                Event::End(partition) => _ = self.open.remove(&partition),
                 Event::OffsetGone => anyhow::bail!("{}: records were deleted while it was read", self.topic),
                 Event::Error(e) if Consumer::is_fatal(&e) => return Err(e.into()),
                 _ => {

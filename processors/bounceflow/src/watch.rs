@@ -135,6 +135,8 @@ struct Life<'t> {
     left: Option<(Option<Mark>, Vec<Transition>)>,
     complete_from: Option<i64>,
     next: i64,
+    /// Where the log ended when that was asked last; none: it was reached. Under steady traffic the client never says `End`.
+    end: Option<i64>,
     log_time: i64,
     /// Of the last commit, and the step it said.
     committed: (Instant, Option<i64>),
@@ -177,6 +179,7 @@ impl<'t> Life<'t> {
             left: Some((mark, recorded)),
             complete_from: None,
             next: start.offset,
+            end: Some(left.high),
             log_time: 0,
             committed: (Instant::now(), mark.map(|m| m.evaluated_to)),
             lag_asked: Instant::now(),
@@ -198,8 +201,7 @@ impl<'t> Life<'t> {
             Event::End(_) => {
                 self.lag_asked = Instant::now();
                 self.lag.settled(PARTITION);
-                self.task.board.caught_up();
-                self.report();
+                self.end = Some(self.next);
             }
             Event::OffsetGone => {
                 return Err(Trouble::StartAgain("an offset of the rates topic is not in the log any more".into()));
@@ -211,7 +213,12 @@ impl<'t> Life<'t> {
         if self.lag_asked.elapsed() > LAG_EVERY {
             self.lag_asked = Instant::now();
             let end = consumer.end_of(&self.task.config.topics.rates, PARTITION)?;
+            self.end = Some(end);
             self.task.board.lag((end - self.next).max(0));
+            self.report();
+        }
+        if self.end.take_if(|end| self.next >= *end).is_some() {
+            self.task.board.caught_up();
             self.report();
         }
         if self.committed.0.elapsed() > COMMIT_EVERY { self.write(producer, Vec::new()) } else { Ok(()) }

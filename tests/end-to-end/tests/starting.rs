@@ -234,3 +234,32 @@ fn sigterm_ends_in_good_order_and_leaves_no_transaction_open() -> Result<()> {
     pipeline.passed();
     Ok(())
 }
+
+#[test]
+fn watch_becomes_ready_under_steady_traffic() -> Result<()> {
+    let pipeline = Pipeline::builder("steady")?.inputs(4).build()?;
+    let mut classify = pipeline.run("classify", 0, &[])?;
+    classify.ready()?;
+    let mut simulate = pipeline.simulate(&["--rate=2000", "--duration=600s", "--garbage=0"])?;
+    let rates = pipeline.topic("rates");
+    until("rates to flow", || {
+        ensure!(pipeline.kafka.ends(&rates, true)? > vec![20], "not yet");
+        Ok(())
+    })?;
+    // At its first start, and where it goes on from its place: the log never stands still, so its end is never told.
+    for start in ["first", "second"] {
+        let mut watch = pipeline.run("watch", 0, &[])?;
+        watch.ready()?;
+        until("its place to be committed", || {
+            let evaluated = watch.metric("bounceflow_watch_evaluated_timestamp_seconds", &[])?;
+            ensure!(evaluated > 0.0, "not yet");
+            Ok(())
+        })?;
+        ensure!(simulate.runs()?, "the traffic was over before the {start} start was ready");
+        ensure!(watch.stop()?.success(), "it did not end well");
+    }
+    simulate.kill()?;
+    ensure!(classify.stop()?.success(), "it did not end well");
+    pipeline.passed();
+    Ok(())
+}

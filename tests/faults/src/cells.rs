@@ -27,8 +27,6 @@ pub(crate) enum Servers {
     ThreeBrokers,
     /// A ClickHouse of its own with little memory.
     SmallMemory,
-    /// A ClickHouse of its own of an older version.
-    OlderClickHouse,
 }
 
 /// A setting of the configuration and its value.
@@ -122,8 +120,6 @@ pub(crate) const CELLS: &[Cell] = &[
     Cell::new("clickhouse-disk-full", "the disk has not enough room for a while (243), also for a view", clickhouse::disk_full),
     Cell::new("clickhouse-out-of-memory", "the server has no memory left for a while (241)", clickhouse::out_of_memory)
         .on(Servers::SmallMemory),
-    Cell::new("clickhouse-upgraded", "ClickHouse is replaced by a newer version while it inserts", clickhouse::upgraded)
-        .on(Servers::OlderClickHouse),
     Cell::new("kafka-restart", "the broker is killed and comes back", kafka::restart).supervised(),
     Cell::new("kafka-one-of-three-killed", "three brokers, each killed in turn", kafka::one_of_three)
         .on(Servers::ThreeBrokers)

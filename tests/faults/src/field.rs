@@ -79,9 +79,6 @@ impl Field {
                 let memory = (1u64 << 30).to_string();
                 servers.with_clickhouse(ClickHouseOptions::default().server_setting("max_server_memory_usage", memory))?
             }
-            Needed::OlderClickHouse => {
-                servers.with_clickhouse(ClickHouseOptions { older: true, ..ClickHouseOptions::default() })?
-            }
         };
         let proxy = match cell.servers {
             Needed::BehindProxy => Some(Proxy::start(servers.clickhouse.url())?),

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use std::{env, fs};
 
@@ -73,8 +72,6 @@ pub struct ClickHouseOptions {
     pub environment: Vec<(String, String)>,
     /// Makes it one of several servers that hold the same replicated tables.
     pub replica: Option<Replica>,
-    /// Starts an older version, for [`ClickHouse::upgrade`].
-    pub older: bool,
 }
 
 /// Which replica of which shard a server is: its macros `{shard}` and `{replica}`.
@@ -157,7 +154,7 @@ pub struct ClickHouse {
 struct Own {
     server: Server,
     program: PathBuf,
-    library: Mutex<PathBuf>,
+    library: PathBuf,
     http: Port,
     tcp: Port,
     interserver: Option<Interserver>,
@@ -186,8 +183,7 @@ impl ClickHouse {
 
     /// Starts servers that know each other: cluster `all`, in which each is a shard of its own.
     pub fn start_shards(options: &[ClickHouseOptions]) -> Result<Vec<Self>> {
-        let older = options.iter().any(|options| options.older);
-        let library = if older { download::older_clickhouse() } else { download::clickhouse() }?;
+        let library = download::clickhouse()?;
         let program = launcher::find()?;
         let all = ports::with_free(|| Own::start(&program, &library, options))?;
         Ok(all.into_iter().map(|own| Self { url: own.url(), own: Some(own) }).collect())
@@ -247,13 +243,6 @@ impl ClickHouse {
         self.own()?.run()
     }
 
-    /// Kills it and starts the version that is tested against, on the same ports with the same data; returns once it answers.
-    pub fn upgrade(&self) -> Result<()> {
-        let own = self.own()?;
-        *own.library.lock().unwrap_or_else(PoisonError::into_inner) = download::clickhouse()?;
-        own.run()
-    }
-
     /// Ends it and removes its data. One that is external is left alone.
     pub fn stop(self) -> Result<()> {
         self.own.map_or(Ok(()), |own| own.server.kill())
@@ -297,7 +286,7 @@ impl Own {
         let server = Server::prepare("ClickHouse")?;
         let (http, tcp) = (Port::claim()?, Port::claim()?);
         let interserver = options.replica.as_ref().map(|_| Interserver::bind()).transpose()?;
-        let (program, library, environment) = (program.into(), Mutex::new(library.into()), options.environment.clone());
+        let (program, library, environment) = (program.into(), library.into(), options.environment.clone());
         Ok(Self { server, program, library, http, tcp, interserver, environment })
     }
 
@@ -347,7 +336,7 @@ impl Own {
     fn run(&self) -> Result<()> {
         let folder = self.server.folder();
         let mut server = Command::new(&self.program);
-        server.arg(&*self.library.lock().unwrap_or_else(PoisonError::into_inner));
+        server.arg(&self.library);
         server.arg(format!("--http_port={}", self.http.number)).arg(format!("--tcp_port={}", self.tcp.number));
         server.arg("--listen_host=127.0.0.1");
         server.arg(format!("--path={}", folder.join("data").display()));

@@ -16,8 +16,6 @@ use crate::server::tail;
 
 const KAFKA: &str = "4.1.0";
 const CLICKHOUSE: &str = "26.7.3-stable.1";
-/// The oldest that can be had here and be told to listen.
-const OLDER_CLICKHOUSE: &str = "26.7.0-stable.1";
 const CLICKHOUSE_MB: u64 = 569; // unpacked; 178 are transferred
 
 const ZOOKEEPER: &str = "3.9.4";
@@ -82,27 +80,18 @@ fn jars(what: &str, name: &str, version: &str, artifacts: &[(&str, &str, &str)])
 
 /// The server's library.
 pub(crate) fn clickhouse() -> Result<PathBuf> {
-    clickhouse_of(CLICKHOUSE)
-}
-
-/// The library of a server to be upgraded.
-pub(crate) fn older_clickhouse() -> Result<PathBuf> {
-    clickhouse_of(OLDER_CLICKHOUSE)
-}
-
-fn clickhouse_of(version: &str) -> Result<PathBuf> {
     ensure!(
         cfg!(target_arch = "x86_64"),
         "ClickHouse can be had here for x86-64 only: start one by hand and name it in BOUNCEFLOW_CLICKHOUSE"
     );
-    let folder = cached(&format!("clickhouse-{version}"), |folder| {
+    let folder = cached(&format!("clickhouse-{CLICKHOUSE}"), |folder| {
         require("npm", "--version", "Node with npm, to download ClickHouse (Debian: apt install npm)")?;
         let package = "@chdb/lib-linux-x64-gnu";
         let mut npm = Command::new("npm");
         npm.args(["install", "--ignore-scripts", "--no-package-lock", "--no-audit", "--no-fund", "--no-update-notifier"]);
-        npm.arg("--prefix").arg(folder).arg(format!("{package}@{version}"));
+        npm.arg("--prefix").arg(folder).arg(format!("{package}@{CLICKHOUSE}"));
         let modules = folder.join("node_modules");
-        fetch(npm, folder, &format!("ClickHouse {version}"), |_| {
+        fetch(npm, folder, &format!("ClickHouse {CLICKHOUSE}"), |_| {
             format!("{} of {CLICKHOUSE_MB} MB unpacked", size(&modules) / 1_000_000)
         })?;
         fs::rename(modules.join(package).join("libchdb.so"), folder.join("libchdb.so"))

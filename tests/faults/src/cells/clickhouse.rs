@@ -49,25 +49,6 @@ fn broken(field: &Field) -> Result<u64> {
     Ok(field.said(NOT_TAKEN, "no answer of ClickHouse")? - field.said(NOT_TAKEN, "Connection refused")?)
 }
 
-pub(crate) fn upgraded(field: &mut Field) -> Result<u64> {
-    field.start_team()?;
-    field.start_traffic()?;
-    field.under_way()?;
-    let version = |field: &Field| field.pipeline.value("SELECT version()");
-    let older = version(field)?;
-    field.pipeline.servers.clickhouse.upgrade()?;
-    let newer = version(field)?;
-    ensure!(older != newer, "still {newer}");
-    field.say(&format!("ClickHouse {older} became {newer}"));
-    let rows = field.pipeline.count("SELECT count() FROM {db}.failures")?;
-    until("rows in the newer version", || {
-        let now = field.pipeline.count("SELECT count() FROM {db}.failures")?;
-        ensure!(now > rows, "none");
-        Ok(())
-    })?;
-    Ok(1)
-}
-
 pub(crate) fn kill_merging(field: &mut Field) -> Result<u64> {
     field.start_team()?;
     field.start_traffic()?;
