@@ -212,10 +212,20 @@ fn is_known(setting: &str, code: &str, values: &Value, tables: &str) -> bool {
     let sections = ["classify", "sink", "watch", "clickhouse", "inputs", "identity", "http", "topics"];
     let field = sections.contains(&first) && code.contains(&format!("pub {last}:"));
     let column = tables.contains(&format!("### {first}\n")) && tables.contains(&format!("| `{last}` |"));
-    let of_kafka = ["session.timeout.ms", "min.insync.replicas"].contains(&setting);
+    let of_kafka = OF_KAFKA.contains(&setting);
     let group = setting == "bounceflow.watch.1" && code.contains("\"{}.watch.{}\"");
     value || field || column || of_kafka || group || code.contains(&format!("\"{setting}\""))
 }
+
+/// Settings of Kafka's own that an operator is told of.
+const OF_KAFKA: [&str; 6] = [
+    "session.timeout.ms",
+    "min.insync.replicas",
+    "offsets.retention.minutes",
+    "transactional.id.expiration.ms",
+    "transaction.max.timeout.ms",
+    "max.compaction.lag.ms",
+];
 
 /// What can be looked up is looked up: commands and their flags, paths of the HTTP side, metrics, views, settings, values, log lines.
 #[test]
@@ -224,7 +234,8 @@ fn what_a_runbook_says_exists() -> Result<()> {
     let (described, http) = (metrics(&code), read("processors/bounceflow/src/http.rs")?);
     let labels: String = files("tests/deploy/tests/snapshots", "snap")?.into_values().collect();
     let (mut commands, mut settings) = (0, 0);
-    for (name, book) in files("deploy/runbooks", "md")? {
+    let runbooks = files("deploy/runbooks", "md")?.into_iter().map(|(name, book)| (name, book, "deploy/runbooks"));
+    for (name, book, folder) in runbooks.chain([("operators".to_owned(), read("docs/operators.md")?, "docs")]) {
         let unknown: Vec<String> =
             metrics(&book).into_iter().filter(|m| !described.contains(m) && !NO_METRICS.contains(&m.as_str())).collect();
         ensure!(unknown.is_empty(), "{name}: no metrics: {unknown:?}");
@@ -258,7 +269,7 @@ fn what_a_runbook_says_exists() -> Result<()> {
             ensure!(is_known(setting, &code, &values, &tables), "{name}: what is {setting}?");
         }
         for link in book.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
-            ensure!(link.is_empty() || repository().join("deploy/runbooks").join(link).exists(), "{name}: no {link}");
+            ensure!(link.is_empty() || repository().join(folder).join(link).exists(), "{name}: no {link}");
         }
     }
     ensure!(commands > 25 && settings > 25, "{commands} commands and {settings} settings are too few to have been found");

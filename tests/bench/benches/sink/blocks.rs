@@ -84,16 +84,13 @@ pub(crate) fn cut(filled: &Filled, pipeline: &Pipeline, table: Table, folder: &P
 
 /// The time to post the blocks from their files, over this many connections, and nothing else.
 pub(crate) fn post(pipeline: &Pipeline, table: Table, blocks: &[Stored], connections: usize) -> Result<Duration> {
-    let settings = Settings {
-        url: pipeline.servers.clickhouse.url().to_owned(),
-        database: pipeline.database().to_owned(),
-        ..Settings::default()
-    };
+    let (url, database) = (pipeline.servers.clickhouse.url(), pipeline.database());
     let next = AtomicUsize::new(0);
     let client = || -> Result<()> {
-        // Connections belong to a runtime, so each has its own.
+        // Connections belong to a runtime, and clones of settings share them, so each has its own of all three.
+        let settings = Settings { url: url.to_owned(), database: database.to_owned(), ..Settings::default() };
         let (warehouse, runtime) =
-            (Warehouse::new(settings.clone())?, tokio::runtime::Builder::new_current_thread().enable_all().build()?);
+            (Warehouse::new(settings)?, tokio::runtime::Builder::new_current_thread().enable_all().build()?);
         while let Some(stored) = blocks.get(next.fetch_add(1, Ordering::Relaxed)) {
             let block = Block::from_row_binary(table, stored.rows, fs::read(&stored.file)?.into());
             let answer = runtime.block_on(warehouse.insert(&block, &stored.token));
