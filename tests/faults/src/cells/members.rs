@@ -71,7 +71,7 @@ pub(crate) fn storm(field: &mut Field) -> Result<u64> {
 pub(crate) fn rolling_restart(field: &mut Field) -> Result<u64> {
     for role in ROLES.into_iter().chain(["watch"]) {
         for ordinal in 0..2 {
-            start(field, role, ordinal, "ready_empty_s")?;
+            start(field, role, ordinal, &format!("{role}_ready_empty_s"))?;
         }
     }
     field.start_traffic()?;
