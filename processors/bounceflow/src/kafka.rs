@@ -52,6 +52,8 @@ const CONSUMER_DEFAULTS: &[(&str, &str)] = &[
     ("fetch.queue.backoff.ms", "5"),
     ("queued.max.messages.kbytes", "65536"),
     ("session.timeout.ms", "15000"),
+    // Members hear of a rebalance by it, and all wait for the last one: with librdkafka's 3000 whoever joins stood still for 3 s.
+    ("heartbeat.interval.ms", "1000"),
     ("statistics.interval.ms", "5000"),
 ];
 
