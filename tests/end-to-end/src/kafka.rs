@@ -174,6 +174,19 @@ impl Group {
         assignment(bytes).context("an assignment that cannot be read")
     }
 
+    /// Records between what is settled and the stable ends of its topics.
+    pub fn behind(&self, kafka: &Kafka) -> Result<u64> {
+        let mut ends: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
+        for (topic, _) in &self.partitions {
+            if !ends.contains_key(topic.as_str()) {
+                ends.insert(topic, kafka.ends(topic, true)?);
+            }
+        }
+        let committed = self.committed()?;
+        let left = committed.iter().map(|c| ends[c.topic.as_str()][c.partition as usize] - c.offset.unwrap_or(0));
+        Ok(left.map(|left| u64::try_from(left).unwrap_or(0)).sum())
+    }
+
     /// Partitions whose next read_committed record is not settled yet, said in words; none: all is settled.
     pub fn unsettled(&self, kafka: &Kafka) -> Result<Vec<String>> {
         let committed = self.committed()?;

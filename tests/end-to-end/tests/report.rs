@@ -454,12 +454,10 @@ fn measured(pipeline: &Pipeline, command: &[&str], name: &str) -> Result<(PathBu
     let output = ["--output", file.to_str().context("no text")?];
     let mut process = pipeline.start(&[command, &output].concat())?;
     let (deadline, mut peak) = (Instant::now() + Duration::from_secs(900), 0);
-    let status = format!("/proc/{}/status", process.pid());
     while process.runs()? {
         ensure!(Instant::now() < deadline, "{command:?} does not end: {}", process.log());
-        let text = fs::read_to_string(&status).unwrap_or_default(); // it may end meanwhile
-        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        peak = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0).max(peak);
+        // It may end meanwhile.
+        peak = process.memory_mib("VmHWM").map_or(0, |mib| (mib * 1024.0) as u64).max(peak);
         std::thread::sleep(Duration::from_millis(5));
     }
     ensure!(process.end()?.success() && peak > 0, "{command:?}: peak {peak}: {}", process.log());

@@ -205,16 +205,7 @@ impl Field {
 
     /// Records between what a role settled and the stable ends of its topics.
     pub(crate) fn behind(&self, role: &str) -> Result<u64> {
-        let topics: &[&str] = if role == "sink" { &["failures", "rates"] } else { &["events"] };
-        let committed = self.pipeline.group(role)?.committed()?;
-        let mut behind = 0;
-        for topic in topics.iter().map(|which| self.pipeline.topic(which)) {
-            for (number, end) in (0i32..).zip(self.pipeline.kafka.ends(&topic, true)?) {
-                let at = committed.iter().find(|c| c.topic == topic && c.partition == number).and_then(|c| c.offset);
-                behind += u64::try_from(end - at.unwrap_or(0)).unwrap_or(0);
-            }
-        }
-        Ok(behind)
+        self.pipeline.group(role)?.behind(&self.pipeline.kafka)
     }
 
     /// Keeps the largest of what was measured under a name.

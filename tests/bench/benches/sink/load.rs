@@ -50,17 +50,8 @@ impl Load {
     }
 
     /// Failures and batches that classify wrote and the sink has not moved past.
-    fn lag(&self) -> Result<i64> {
-        let mut lag = 0;
-        let committed = self.pipeline.group("sink")?.committed()?;
-        for which in ["failures", "rates"] {
-            let topic = self.pipeline.topic(which);
-            for (partition, end) in (0..).zip(self.pipeline.kafka.ends(&topic, true)?) {
-                let left = committed.iter().find(|c| c.topic == topic && c.partition == partition).and_then(|c| c.offset);
-                lag += end - left.unwrap_or(0);
-            }
-        }
-        Ok(lag)
+    fn lag(&self) -> Result<u64> {
+        self.pipeline.group("sink")?.behind(&self.pipeline.kafka)
     }
 
     /// Events a second that really were sent by now: a machine that is busy sends fewer than it is asked to.

@@ -123,7 +123,7 @@ pub(crate) fn gone(field: &mut Field) -> Result<u64> {
         ("sink_peak_mib_before", memory_before),
         ("sink_peak_mib", memory),
     ] {
-        field.measured.insert(name.to_owned(), value);
+        field.measure(name, value);
     }
     Ok(1)
 }
