@@ -1,7 +1,9 @@
 -- One row per classified failure, as on the failures topic. The sink sends every column: no default may depend on when or
 -- where a row was inserted, or a repeat under the same token would differ.
 --
--- Sorted for "what fails at this ISP, for this identity, when"; the identity comes second because providers are few.
+-- Sorted for "what fails at this ISP, on these days, for this identity". Providers are few, so the ISP comes first; the day comes before
+-- the identity, so that a week of one ISP is what is read of it, and its newest rows stand close together. One identity then
+-- stands at some place of each ISP and day, which is why granules are small: a quarter of the usual, at no cost in bytes.
 -- 100,000 blocks of tokens are remembered: at one insert a second that is a day, and `bounceflow` refuses less.
 CREATE TABLE IF NOT EXISTS failures
 (
@@ -45,11 +47,11 @@ CREATE TABLE IF NOT EXISTS failures
     kafka_topic LowCardinality(String) COMMENT 'Position of this row in the failures topic: the sink counts by it after a broken connection',
     kafka_partition Int32 COMMENT 'Position of this row in the failures topic',
     kafka_offset Int64 COMMENT 'Position of this row in the failures topic',
-    -- Offsets grow with time inside each ISP and identity, so this prunes a count of a range to a few granules.
+    -- Offsets grow with time inside each ISP, day and identity, so this prunes a count of a range to a few granules.
     INDEX kafka_position (kafka_partition, kafka_offset) TYPE minmax GRANULARITY 1
 )
 ENGINE = MergeTree
 PARTITION BY toYYYYMM(event_time)
-ORDER BY (isp, identity, event_time)
-SETTINGS non_replicated_deduplication_window = 100000
+ORDER BY (isp, toDate(event_time), identity, event_time)
+SETTINGS non_replicated_deduplication_window = 100000, index_granularity = 2048
 COMMENT 'Grain: one failed item (deferral, bounce, late bounce or complaint) of one delivery event. Deliveries are only counted: see delivery_rates.';

@@ -6,6 +6,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use bounceflow_classify::PATTERN_VERSION;
@@ -37,6 +38,8 @@ use crate::trouble::{Cure, Trouble, take_over};
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// The clock is looked at once in this many records.
 const CLOCK_EVERY: u32 = 128;
+/// Whoever starts waits for so long to learn how far partitions were counted; a longer log of rates is read beside the loop.
+const SHORT_LOOK: Duration = Duration::from_secs(1);
 
 /// What one thread is told.
 pub struct Task {
@@ -49,7 +52,7 @@ pub struct Task {
     /// Number of the thread among those of its topic.
     pub thread: usize,
     /// `--from`
-    pub from: Option<starting::From>,
+    pub from: Option<starting::Resume>,
     /// When to end.
     pub stop: Stop,
     /// Where to say how it goes.
@@ -108,7 +111,12 @@ struct Worker<'t> {
     rejected: Vec<&'static str>,
     /// Records over which this program panicked, by partition and offset: set aside unread when they come again.
     panicked: Vec<(i32, i64)>,
+    /// Reads how far partitions were counted that have no committed offset.
+    looking: Option<JoinHandle<anyhow::Result<Counted>>>,
 }
+
+/// The last offset that was counted, by partition of one topic.
+type Counted = hashbrown::HashMap<i32, i64>;
 
 /// What this transaction covers of one partition.
 struct Partition {
@@ -148,11 +156,15 @@ impl<'t> Worker<'t> {
             failures: 0,
             rejected: Vec::new(),
             panicked: Vec::new(),
+            looking: None,
         })
     }
 
     /// Waits for an event, acts on it and on the records behind it, and commits when it is time.
     fn turn(&mut self, consumer: &Consumer) -> Result<(), Trouble> {
+        if self.looking.as_ref().is_some_and(JoinHandle::is_finished) {
+            return Err(Trouble::StartAgain("how far partitions without a committed offset were counted is known now".into()));
+        }
         let interval = self.task.config.classify.transaction_interval;
         let mut wait = self.open.map_or(Duration::from_millis(100), |since| interval.saturating_sub(since.elapsed()));
         for _ in 0..CLOCK_EVERY {
@@ -197,6 +209,7 @@ impl<'t> Worker<'t> {
                 self.drop_transaction()?;
                 self.partitions.clear();
                 self.assigned.clear();
+                self.looking = None;
                 self.group = None;
                 self.lag.clear();
                 tracing::info!(topic = self.task.input.topic, transactional_id = self.id, "Partitions taken away");
@@ -404,25 +417,35 @@ impl<'t> Worker<'t> {
         Ok(())
     }
 
-    /// Begins to read partitions at where the group left them; halts those whose records are gone.
+    /// Begins to read partitions at where the group left them; halts those whose records are gone. One without a committed offset waits
+    /// until it is known how far it was counted; the others go on meanwhile.
     fn start(&mut self, consumer: &Consumer) -> Result<(), Trouble> {
         let left = consumer.committed(&self.assigned)?;
-        let mut counted = None;
-        let (mut positions, mut halted) = (Vec::new(), Vec::new());
+        let asked: Result<Vec<_>, _> =
+            left.iter().map(|left| self.task.from.map(|from| starting::asked(from, consumer, left)).transpose()).collect();
+        let asked = asked?;
+        let wanted = left.iter().zip(&asked).any(|(left, asked)| starting::wants_counted(left, *asked));
+        let counted = if wanted { self.look()? } else { None };
+        if !wanted {
+            self.looking = None;
+        }
+        let (mut positions, mut halted, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
         self.partitions.clear();
         self.lag.clear();
-        for left in left {
-            let from = self.task.from.map(|from| starting::resolve(from, consumer, &left)).transpose()?;
-            let counted_to = match (left.offset, from) {
-                (None, None) => {
-                    if counted.is_none() {
-                        counted = Some(counted_before(self.task)?);
-                    }
-                    counted.as_ref().and_then(|c| c.get(&left.partition).copied())
+        for (left, asked) in left.into_iter().zip(asked) {
+            let counted_to = match &counted {
+                _ if !starting::wants_counted(&left, asked) => None,
+                Some(counted) => counted.get(&left.partition).copied(),
+                None => {
+                    waiting.push(format!(
+                        "{}/{}: no committed offset; reading {} to see how far it was counted (where it is new, a start with --from \
+                         beginning spares that)",
+                        left.topic, left.partition, self.task.config.topics.rates
+                    ));
+                    continue;
                 }
-                _ => None,
             };
-            match starting::decide(&left, from, counted_to) {
+            match starting::decide(&left, asked, counted_to) {
                 Start::Halt(why) => {
                     tracing::error!(topic = left.topic, partition = left.partition, why, "A partition halts; the others go on");
                     self.lag.halted(left.partition);
@@ -439,11 +462,33 @@ impl<'t> Worker<'t> {
             }
         }
         consumer.start(&positions)?;
-        tracing::info!(topic = self.task.input.topic, transactional_id = self.id, ?positions, "Partitions given");
+        tracing::info!(topic = self.task.input.topic, transactional_id = self.id, ?positions, ?waiting, "Partitions given");
         self.metrics.halted.set(halted.len() as f64);
-        self.task.health.problem((!halted.is_empty()).then(|| halted.join("; ")));
+        let troubles = [halted, waiting].concat();
+        self.task.health.problem((!troubles.is_empty()).then(|| troubles.join("; ")));
         self.task.health.ready();
         Ok(())
+    }
+
+    /// How far each partition was counted; none: the log of rates is long and is still being read. That may take minutes, in which the
+    /// loop must turn and the group must hear of this member.
+    fn look(&mut self) -> Result<Option<Counted>, Trouble> {
+        let looking = self.looking.take().unwrap_or_else(|| {
+            let (config, topic) = (Arc::clone(&self.task.config), self.task.input.topic.clone());
+            thread::spawn(move || counted_before(&config, &topic))
+        });
+        let since = Instant::now();
+        while !looking.is_finished() {
+            if since.elapsed() > SHORT_LOOK {
+                self.looking = Some(looking);
+                return Ok(None);
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        match looking.join() {
+            Ok(counted) => Ok(Some(counted?)),
+            Err(_) => Err(Trouble::StartAgain("reading the log of rates panicked".into())),
+        }
     }
 
     /// Mends what can be mended: the transaction is dropped and everything still owned is read again from its committed offset.
@@ -513,13 +558,13 @@ impl Partition {
 }
 
 /// How far each partition of the topic was ever counted, from the `sources` of what is left of the topic of rates.
-fn counted_before(task: &Task) -> anyhow::Result<hashbrown::HashMap<i32, i64>> {
+fn counted_before(config: &Config, topic: &str) -> anyhow::Result<Counted> {
     let mut known = schemas::known()?;
-    schemas::load(&task.config.kafka, &task.config.topics.schemas, &mut known)?;
-    let mut counted = hashbrown::HashMap::new();
-    Reader::open(&task.config.kafka, &task.config.topics.rates)?.to_end(Duration::from_secs(30), |record| {
+    schemas::load(&config.kafka, &config.topics.schemas, &mut known)?;
+    let mut counted = Counted::new();
+    Reader::open(&config.kafka, &config.topics.rates)?.to_end(Duration::from_secs(30), |record| {
         let Some(Ok(batch)) = record.payload().map(|p| known.decode::<bounceflow_event::RateBatch>(p)) else { return };
-        for source in batch.sources.iter().filter(|s| s.topic == task.input.topic && s.last_offset >= s.first_offset) {
+        for source in batch.sources.iter().filter(|s| s.topic == topic && s.last_offset >= s.first_offset) {
             let last = counted.entry(source.partition).or_insert(source.last_offset);
             *last = (*last).max(source.last_offset);
         }

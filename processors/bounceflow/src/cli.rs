@@ -11,7 +11,7 @@ use tracing::field::Empty;
 
 use crate::config::{Config, Mistakes};
 use crate::run::{self, Role};
-use crate::starting::From;
+use crate::starting::Resume;
 use crate::telemetry::{self, SPANS};
 use crate::{dead_letter, erase, explain, replay, report, rules, simulate, top, topics};
 
@@ -44,9 +44,10 @@ enum Command {
         /// A role to play; all of them where none is named
         #[arg(long)]
         role: Vec<Role>,
-        /// Where to start partitions without a usable committed offset: `beginning`, `end` or a time (RFC 3339)
+        /// Where to start partitions without a usable committed offset: `counted` (right behind what was counted last, where that is known),
+        /// `beginning`, `end` or a time (RFC 3339)
         #[arg(long)]
-        from: Option<From>,
+        from: Option<Resume>,
     },
     /// Check a configuration: every mistake, each with its path
     #[command(after_help = "Example: bounceflow check-config --config bounceflow.toml")]

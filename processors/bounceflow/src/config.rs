@@ -942,11 +942,15 @@ fn telemetry(raw: RawTelemetry, mistakes: &mut Mistakes) -> Option<Telemetry> {
     at_least(mistakes, "telemetry.export_timeout_ms", export_timeout_ms, 100);
     let address = otlp_endpoint?;
     let sound = address.parse::<axum::http::Uri>().is_ok_and(|uri| {
-        matches!(uri.scheme_str(), Some("http" | "https")) && uri.path() == "/" && uri.query().is_none() && !address.contains('#')
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.path() == "/"
+            && uri.query().is_none()
+            && !address.contains(['#', '@'])
     });
     if !sound {
-        let why = "is no address of a collector; write it as http://host:4318, without a path: spans go to its /v1/traces";
-        mistakes.add("telemetry.otlp_endpoint", format_args!("{address:?} {why}"));
+        // Not quoted: it may hold a password.
+        let why = "is no address of a collector; write it as http://host:4318, without a user and without a path: spans go to its /v1/traces";
+        mistakes.add("telemetry.otlp_endpoint", why);
     }
     Some(Telemetry {
         endpoint: format!("{}/v1/traces", address.trim_end_matches('/')),

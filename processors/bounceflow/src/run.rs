@@ -16,7 +16,7 @@ use crate::http::Guard;
 use crate::metrics::{Exporter, UPKEEP};
 use crate::process::Tables;
 use crate::secrets::Watched;
-use crate::starting::From;
+use crate::starting::Resume;
 use crate::stop::Stop;
 use crate::trouble::Fenced;
 use crate::{alertmanager, classify, http, metrics, sink, watch};
@@ -44,7 +44,7 @@ const LOOKS: u32 = 5;
 const FAREWELL: Duration = Duration::from_secs(10);
 
 /// Runs the roles (all of them where none is named) until a signal asks to stop or a loop cannot go on.
-pub fn run(mut config: Config, roles: &[Role], from: Option<From>) -> anyhow::Result<()> {
+pub fn run(mut config: Config, roles: &[Role], from: Option<Resume>) -> anyhow::Result<()> {
     config.ordinal = config.ordinal.here()?;
     std::panic::set_hook(Box::new(say_where));
     let metrics = metrics::install()?;
@@ -117,7 +117,7 @@ impl Round {
 struct Play<'a> {
     config: &'a Arc<Config>,
     roles: &'a [Role],
-    from: Option<From>,
+    from: Option<Resume>,
     tables: &'a Arc<Tables>,
     board: Option<&'a Arc<Board>>,
     health: &'a Health,

@@ -11,11 +11,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bounceflow_event::avro::{AvroError, Schemas};
 use bounceflow_event::{Alert, RateBatch, RejectReason};
 use bounceflow_warehouse::{
-    Answer, Block, BlockBuilder, ENCODER_VERSION, Held, LogPosition, Replicas, Shards, Table, Verdict, is_of_the_server, judge,
+    Answer, Block, BlockBuilder, ENCODER_VERSION, Held, LogPosition, Replicas, Shards, Table, Verdict, Warehouse,
+    is_of_the_server, judge,
 };
 use rdkafka::Message;
 use rdkafka::consumer::ConsumerGroupMetadata;
-use rdkafka::message::{BorrowedMessage, Headers};
+use rdkafka::message::BorrowedMessage;
 use rdkafka::producer::BaseRecord;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -23,6 +24,7 @@ use tracing::Span;
 use tracing::field::Empty;
 
 use crate::config::{Config, Topics};
+use crate::dead_letter::letter::header;
 use crate::dead_letter::{OwnHeaders, REFUSED_BY_CLICKHOUSE, Refusal, Resent, own_headers};
 use crate::health::Loop;
 use crate::intent::{Intent, columns_hash};
@@ -56,7 +58,7 @@ pub struct Task {
     /// The process's configuration.
     pub config: Arc<Config>,
     /// `--from`
-    pub from: Option<starting::From>,
+    pub from: Option<starting::Resume>,
     /// When to end.
     pub stop: Stop,
     /// Where to say how it goes.
@@ -172,6 +174,7 @@ struct Filling {
     /// What of its rows says when it happened, milliseconds: for the metrics.
     event_times: Vec<i64>,
     refused: Vec<Refused>,
+    refused_bytes: usize,
     since: Option<Instant>,
     /// An intent found at start: the batch is exactly this.
     again: Option<Intent>,
@@ -223,6 +226,14 @@ struct Refused {
     resent: u32,
     reason: &'static str,
     detail: String,
+}
+
+impl Refused {
+    /// What it holds of the record.
+    fn bytes(&self) -> usize {
+        let headers = self.headers.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len));
+        [&self.key, &self.payload].into_iter().flatten().map(Vec::len).chain(headers).sum()
+    }
 }
 
 impl<'t> Worker<'t> {
@@ -361,7 +372,11 @@ impl<'t> Worker<'t> {
                 );
                 return self.halt(consumer, (topic.to_owned(), number), why).map(|()| true);
             }
-            Err(e) => batch.refused.push(refused(RejectReason::MalformedAvro.as_str(), e.to_string())),
+            Err(e) => {
+                let refused = refused(RejectReason::MalformedAvro.as_str(), e.to_string());
+                batch.refused_bytes += refused.bytes();
+                batch.refused.push(refused);
+            }
         }
         if partition.limit == 1 {
             batch.suspect = Some(refused(REFUSED_BY_CLICKHOUSE, String::new()));
@@ -754,17 +769,27 @@ impl<'t> Worker<'t> {
         for left in left {
             let table = self.table_of(&left.topic);
             let lag = &self.lag[table as usize];
-            let from = self.task.from.map(|from| starting::resolve(from, consumer, &left)).transpose()?;
-            let counted_to = match (left.offset, from) {
-                (None, None) => self.runtime.block_on(self.shards.last_offset(table, &left.topic, left.partition))?,
-                _ => None,
+            let asked = self.task.from.map(|from| starting::asked(from, consumer, &left)).transpose()?;
+            let counted_to = if starting::wants_counted(&left, asked) {
+                self.runtime.block_on(self.shards.last_offset(table, &left.topic, left.partition))?
+            } else {
+                None
             };
             let intent =
                 Intent::from_metadata(&left.metadata).and_then(|found| found.map(|intent| intent.among(shards)).transpose());
-            let (place, stage) = match (starting::decide(&left, from, counted_to), intent) {
+            let (place, stage) = match (starting::decide(&left, asked, counted_to), intent) {
                 (Start::Halt(why), _) => (left.low, Stage::Halted(why)),
                 (_, Err(why)) => (left.low, Stage::Halted(format!("{}/{}: {why}", left.topic, left.partition))),
                 (Start::At(offset), Ok(None)) => (offset, Stage::filling(table, None)),
+                // Its records are gone, and the operator says where to go on: what it was about to insert is there, or is lost.
+                (Start::At(offset), Ok(Some(intent))) if left.offset != Some(offset) => {
+                    match self.stands(table, &left.topic, left.partition, &intent)? {
+                        // Of a topic made anew nothing is stored yet.
+                        Ok(true) if intent.last < left.high => (offset.max(intent.last + 1), Stage::filling(table, None)),
+                        Ok(_) => (offset, Stage::filling(table, None)),
+                        Err(why) => (left.low, Stage::Halted(format!("{}/{}: {why}", left.topic, left.partition))),
+                    }
+                }
                 (Start::At(offset), Ok(Some(intent))) => {
                     lag.since(left.partition, intent.first_time);
                     tracing::info!(
@@ -797,6 +822,30 @@ impl<'t> Worker<'t> {
         self.report();
         self.task.health.ready();
         Ok(())
+    }
+
+    /// Whether the range of an intent that cannot be repeated any more is stored: all of it, or nothing; an error where it is neither.
+    fn stands(&self, table: Table, topic: &str, partition: i32, intent: &Intent) -> Result<Result<bool, String>, Trouble> {
+        let Intent { first, last, rows, .. } = *intent;
+        // It was looked for when the intent was found.
+        let Some(replicas) = self.shards.get(intent.shard) else { return Ok(Ok(false)) };
+        let held = self.runtime.block_on(async {
+            let warehouse = replicas.writable().await?;
+            warehouse.held(table, topic, partition, first, last).await
+        })?;
+        if let Some(why) = held.awaits.or(held.doubts) {
+            return Err(Trouble::StartAgain(why));
+        }
+        Ok(match held.rows {
+            0 => Ok(false),
+            there if there == rows => Ok(true),
+            there => Err(format!(
+                "offsets {first} to {last} are gone from the log, and {} holds {there} rows of them instead of {rows}; a backup has the \
+                 rest, or nothing has. To go on without them, set the group's offset of this partition to {}",
+                table.name(),
+                last + 1
+            )),
+        })
     }
 
     fn table_of(&self, topic: &str) -> Table {
@@ -894,8 +943,26 @@ impl Insert {
             return End::Retry { fault: Fault::Unanswered, message: e.to_string() };
         }
         self.span.record("server", warehouse.url());
+        // A server that died between remembering and storing drops the repeat, and still hands it to the views of the table: under a new
+        // token they would add it up a second time. So views hear of a repeat only once the table is known to hold its rows.
+        if self.unsure {
+            let answer = self.sent(warehouse, warehouse.insert_before_views(&self.block, &self.token)).await;
+            if judge(&answer) != Verdict::Written {
+                return self.end_of(warehouse, &answer).await;
+            }
+            match self.counted(warehouse, End::Lost).await {
+                End::Written => {}
+                end => return end,
+            }
+        }
+        let answer = self.sent(warehouse, warehouse.insert(&self.block, &self.token)).await;
+        self.end_of(warehouse, &answer).await
+    }
+
+    /// Waits for the answer to an insert, measured and noted.
+    async fn sent(&self, warehouse: &Warehouse, insert: impl Future<Output = Answer>) -> Answer {
         let started = Instant::now();
-        let answer = warehouse.insert(&self.block, &self.token).await;
+        let answer = insert.await;
         self.metrics.insert_seconds.record(started.elapsed());
         let verdict = judge(&answer);
         self.metrics.answered(verdict).increment(1);
@@ -903,35 +970,42 @@ impl Insert {
         if verdict != Verdict::Written {
             telemetry::fail(&self.span, &answer);
         }
-        let fault = Fault::of(&answer);
-        if fault != Fault::Batch {
+        if Fault::of(&answer) != Fault::Batch {
             self.replicas.pass_by(warehouse);
         }
-        match verdict {
-            Verdict::Written if self.unsure => {
-                let Intent { first, last, rows, .. } = self.intent;
-                let table = self.block.table();
-                match warehouse.held(table, &self.topic, self.number, first, last).await {
-                    Ok(held) if held.rows == rows => End::Written,
-                    Ok(Held { rows: there, awaits: Some(why), .. }) if there < rows => {
-                        End::Retry { fault: Fault::Server, message: why }
-                    }
-                    Ok(Held { rows: there, doubts: Some(why), .. }) if there > rows => {
-                        self.replicas.pass_by(warehouse);
-                        End::Retry { fault: Fault::Server, message: why }
-                    }
-                    Ok(Held { rows: 0, .. }) => End::Lost,
-                    Ok(held) => End::Halt(format!("{} holds {} rows of them instead of {rows}", table.name(), held.rows)),
-                    Err(e) => {
-                        self.replicas.pass_by(warehouse);
-                        End::Retry { fault: Fault::Unanswered, message: e.to_string() }
-                    }
-                }
-            }
+        answer
+    }
+
+    /// What an answer means for the batch.
+    async fn end_of(&self, warehouse: &Warehouse, answer: &Answer) -> End {
+        match judge(answer) {
+            Verdict::Written if self.unsure => self.counted(warehouse, End::Lost).await,
             Verdict::Written => End::Written,
-            Verdict::Retry => End::Retry { fault, message: format!("at {}: {answer}", warehouse.url()) },
+            Verdict::Retry => End::Retry { fault: Fault::of(answer), message: format!("at {}: {answer}", warehouse.url()) },
             Verdict::Halt => End::Halt(format!("at {}: {answer}", warehouse.url())),
+            // An earlier try may have been taken by a server that was otherwise then.
+            Verdict::Poison | Verdict::Split if self.unsure => self.counted(warehouse, End::Divide(answer.to_string())).await,
             Verdict::Poison | Verdict::Split => End::Divide(answer.to_string()),
+        }
+    }
+
+    /// What the server holds of the range decides: all of it is written; of `none`, what that means.
+    async fn counted(&self, warehouse: &Warehouse, none: End) -> End {
+        let Intent { first, last, rows, .. } = self.intent;
+        let table = self.block.table();
+        match warehouse.held(table, &self.topic, self.number, first, last).await {
+            Ok(held) if held.rows == rows => End::Written,
+            Ok(Held { rows: there, awaits: Some(why), .. }) if there < rows => End::Retry { fault: Fault::Server, message: why },
+            Ok(Held { rows: there, doubts: Some(why), .. }) if there > rows => {
+                self.replicas.pass_by(warehouse);
+                End::Retry { fault: Fault::Server, message: why }
+            }
+            Ok(Held { rows: 0, .. }) => none,
+            Ok(held) => End::Halt(format!("{} holds {} rows of them instead of {rows}", table.name(), held.rows)),
+            Err(e) => {
+                self.replicas.pass_by(warehouse);
+                End::Retry { fault: Fault::Unanswered, message: e.to_string() }
+            }
         }
     }
 }
@@ -962,10 +1036,9 @@ fn push(schemas: &Schemas, table: Table, batch: &mut Filling, message: &Borrowed
             event_times.extend(batch.sources.iter().filter_map(|source| source.max_event_time));
         }
         Table::Alerts => {
-            let headers = message.headers();
-            let replica = headers.and_then(|headers| headers.iter().find(|h| h.key == REPLICA)?.value).unwrap_or_default();
+            let replica = header(message, REPLICA).unwrap_or_default();
             let log_time = message.timestamp().to_millis().unwrap_or(0);
-            let replica = String::from_utf8_lossy(replica);
+            let replica = String::from_utf8_lossy(&replica);
             let alert = schemas.decode::<Alert>(payload)?;
             builder.push_alert(&alert, at, &replica, log_time);
             event_times.push(alert.event_time);
@@ -1035,6 +1108,7 @@ impl Filling {
             records: 0,
             event_times: Vec::new(),
             refused: Vec::new(),
+            refused_bytes: 0,
             since: None,
             again,
             suspect: None,
@@ -1046,7 +1120,7 @@ impl Filling {
         match (&self.again, self.range) {
             (_, None) => false,
             (Some(again), Some((_, last, _))) => last == again.last,
-            (None, Some(_)) => self.records as usize >= limit || self.builder.bytes() >= sink.max_bytes,
+            (None, Some(_)) => self.records as usize >= limit || self.builder.bytes() + self.refused_bytes >= sink.max_bytes,
         }
     }
 }

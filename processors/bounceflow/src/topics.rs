@@ -31,11 +31,12 @@ pub struct Args {
 pub fn create(config: &Config, args: &Args) -> anyhow::Result<Vec<String>> {
     let topics = &config.topics;
     let days = |n: i64| (n * DAY_MS).to_string();
+    // What is made of a record may be as large as the largest that is read: refused by the broker, it would come again for ever.
     let largest = || ("max.message.bytes", "67108864".to_owned());
     let mut wanted = vec![
-        (topics.failures.as_str(), args.failures_partitions, vec![("retention.ms", days(7))]),
+        (topics.failures.as_str(), args.failures_partitions, vec![("retention.ms", days(7)), largest()]),
         // One partition: its order decides every evaluation. Log append time: idle timeouts are measured in it.
-        (&topics.rates, 1, vec![("retention.ms", days(8)), ("message.timestamp.type", "LogAppendTime".to_owned())]),
+        (&topics.rates, 1, vec![("retention.ms", days(8)), ("message.timestamp.type", "LogAppendTime".to_owned()), largest()]),
         // Every transition, never compacted: a watch that starts reads from it what is firing.
         (&topics.alerts, 1, vec![("retention.ms", days(90)), ("cleanup.policy", "delete".to_owned())]),
         // Compacted as well, so that the tombstone of an erased letter removes it: within a day of the next letter behind it.

@@ -14,7 +14,7 @@ use bounceflow_event::avro::{self, AvroError, Encoder, Schemas, WriterSchema};
 use bounceflow_event::{Alert, RateBatch};
 use bounceflow_window::{AHEAD_SECONDS, Transition, Watch};
 use rdkafka::consumer::ConsumerGroupMetadata;
-use rdkafka::message::{BorrowedMessage, Header, Headers, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, Header, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 use rdkafka::{Message, Offset};
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,7 @@ use tracing::field::Empty;
 use crate::board::Board;
 use crate::config::Config;
 use crate::dead_letter::Resent;
+use crate::dead_letter::letter::header;
 use crate::evidence;
 use crate::health::Loop;
 use crate::kafka;
@@ -356,9 +357,9 @@ fn mark_of(left: &Committed) -> Option<Mark> {
 fn recorded(task: &Task, schemas: &Schemas, replica: Option<&str>) -> anyhow::Result<Vec<Transition>> {
     let mut transitions = Vec::new();
     Reader::open(&task.config.kafka, &task.config.topics.alerts)?.to_end(PATIENCE, |record| {
-        let by = record.headers().and_then(|headers| headers.iter().find(|h| h.key == REPLICA)?.value);
+        let by = header(record, REPLICA);
         // One sent again comes after those that followed it; this replica wrote it and could read it where it stood.
-        if replica.is_some_and(|own| by != Some(own.as_bytes())) || Resent::of(record).is_some() {
+        if replica.is_some_and(|own| by.as_deref() != Some(own.as_bytes())) || Resent::of(record).is_some() {
             return;
         }
         match record.payload().map(|payload| schemas.decode::<Alert>(payload)) {

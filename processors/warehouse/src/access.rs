@@ -16,6 +16,8 @@ use rustls::{ClientConfig, RootCertStore};
 /// As the client has it by default: below the three seconds after which the server closes an idle connection.
 const IDLE: Duration = Duration::from_secs(2);
 const KEEPALIVE: Duration = Duration::from_secs(60);
+/// An address at which nobody says no either.
+const CONNECT: Duration = Duration::from_secs(5);
 
 /// What is shown to a server, and what it has to show.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -89,6 +91,7 @@ impl Access {
 fn client(credentials: &Credentials) -> Result<Client, String> {
     let mut connector = HttpConnector::new();
     connector.set_keepalive(Some(KEEPALIVE));
+    connector.set_connect_timeout(Some(CONNECT));
     connector.enforce_http(false);
     let tls = tls(credentials)?;
     let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(connector);

@@ -4,6 +4,7 @@
 //! short (or missing) doubles counts in silence: so every table an insert reaches is checked, also those behind views of the users.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 use clickhouse::Row;
 use serde::Deserialize;
@@ -12,6 +13,9 @@ use crate::block::Table;
 use crate::client::Warehouse;
 use crate::error::{UnprotectedTable, WarehouseError};
 use crate::replication::WINDOW_SECONDS;
+
+/// How long the first answer of a server may take. Several that swallow what they are sent must not hold a loop up until it counts as stuck.
+const FIRST_ANSWER: Duration = Duration::from_secs(15);
 
 /// Blocks whose tokens a table must remember.
 const WINDOW_BLOCKS: u64 = 100_000;
@@ -65,7 +69,8 @@ impl Warehouse {
 
     /// Whether the server is at least of this version: year and month.
     pub async fn check_server(&self, oldest: (u32, u32)) -> Result<(), WarehouseError> {
-        let found: String = self.timed("say its version", self.server().query_raw("SELECT version()").fetch_one()).await?;
+        let version = self.server().query_raw("SELECT version()").fetch_one();
+        let found: String = self.timed_within(FIRST_ANSWER, "say its version", version).await?;
         if at_least(&found, oldest) {
             return Ok(());
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -91,7 +91,7 @@ pub struct Intent {
 
 impl Committed {
     /// The intent open here.
-    fn intent(&self) -> Option<Intent> {
+    pub fn intent(&self) -> Option<Intent> {
         let metadata: Value = serde_json::from_str(&self.metadata).ok()?;
         let (first, last) = (metadata["first"].as_i64()?, metadata["last"].as_i64()?);
         let open = self.offset.is_some_and(|offset| offset <= last);
@@ -148,6 +148,15 @@ impl Group {
         for Committed { topic, partition, offset, .. } in committed {
             list.add_partition_offset(topic, *partition, offset.map_or(Offset::Beginning, Offset::Offset))?;
         }
+        crate::until("the group to be empty", || Ok(self.consumer.commit(&list, CommitMode::Sync)?))
+    }
+
+    /// Leaves one partition as it was then, with its metadata: once the last member is gone.
+    pub fn leave(&self, committed: &Committed) -> Result<()> {
+        let mut list = TopicPartitionList::new();
+        let offset = Offset::Offset(committed.offset.context("nothing was committed")?);
+        list.add_partition_offset(&committed.topic, committed.partition, offset)?;
+        list.find_partition(&committed.topic, committed.partition).context("just added")?.set_metadata(&committed.metadata);
         crate::until("the group to be empty", || Ok(self.consumer.commit(&list, CommitMode::Sync)?))
     }
 
@@ -308,6 +317,15 @@ impl Kafka {
         let admin: AdminClient<DefaultClientContext> = client(&self.bootstrap).create()?;
         for element in block_on(admin.delete_records(&list, &options()))??.elements() {
             element.error()?;
+        }
+        Ok(())
+    }
+
+    /// Gives a topic more partitions: so many in all.
+    pub fn partitions(&self, topic: &str, count: usize) -> Result<()> {
+        let admin: AdminClient<DefaultClientContext> = client(&self.bootstrap).create()?;
+        for result in block_on(admin.create_partitions(&[NewPartitions::new(topic, count)], &options()))?? {
+            result.map_err(|(topic, e)| anyhow::anyhow!("{topic}: {e}"))?;
         }
         Ok(())
     }

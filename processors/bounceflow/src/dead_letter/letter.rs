@@ -152,6 +152,17 @@ pub(crate) fn each_header(message: &BorrowedMessage<'_>, mut each: impl FnMut(&s
     }
 }
 
+/// The value of the first header of this name.
+pub(crate) fn header(message: &BorrowedMessage<'_>, name: &str) -> Option<Vec<u8>> {
+    let mut found = None;
+    each_header(message, |key, value| {
+        if key == name && found.is_none() {
+            found = Some(value.unwrap_or_default().to_vec());
+        }
+    });
+    found
+}
+
 /// What a record that is sent again says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resent {

@@ -77,6 +77,17 @@ async fn an_interrupted_migration_is_run_again() {
 }
 
 #[tokio::test]
+async fn a_database_of_an_earlier_text_is_as_right() {
+    let db = Db::new("former").await;
+    let former = "36c84b06ba9e80d3f4db747fbe46e913b38d536db5b71d26db5336a651500c2e";
+    db.query(&format!(
+        "ALTER TABLE DB.schema_migrations UPDATE checksum = '{former}' WHERE version = 1 SETTINGS mutations_sync = 2"
+    ));
+    db.warehouse.check().await.unwrap();
+    assert_eq!(db.warehouse.migrate(&mut |_| {}).await.unwrap(), Vec::new());
+}
+
+#[tokio::test]
 async fn an_edited_migration_is_refused() {
     let db = Db::new("edited").await;
     db.query("ALTER TABLE DB.schema_migrations UPDATE checksum = 'x' WHERE version = 2 SETTINGS mutations_sync = 2");

@@ -214,7 +214,13 @@ async fn a_filter_leaves_few_granules() {
             concat('isp-', toString(intDiv(number, 14) % 20)), concat('id-', toString(intDiv(number, 280))), '192.0.2.1', 'c',
             1, 1, 0, 0, 0, 0, 0, 0, 0, 0, map(), map(), map() FROM numbers(280000)",
     );
-    for table in ["daily_rates", "daily_rates_by_identity"] {
+    db.query(
+        "INSERT INTO DB.failures (event_time, event_type, isp, identity) SELECT
+            toDateTime64('2026-03-01 00:00:00', 3, 'UTC') + 86400 * (number % 14) AS event_time, 'bounce' AS event_type,
+            concat('isp-', toString(intDiv(number, 14) % 4)) AS isp, concat('id-', toString(intDiv(number, 56) % 50)) AS identity
+            FROM numbers(1120000)",
+    );
+    for table in ["daily_rates", "daily_rates_by_identity", "failures"] {
         db.query(&format!("OPTIMIZE TABLE DB.{table} FINAL"));
     }
     let read = |view: &str, filter: &str| -> f64 {
@@ -229,6 +235,10 @@ async fn a_filter_leaves_few_granules() {
     assert!(read("isp_profiles", "isp = 'isp-3'") < 0.1);
     assert!(read("identity_profiles", "identity = 'id-3'") < 0.1);
     assert!(read("campaign_kpis", "identity = 'id-3'") < 0.1);
+    // Half of the days of a fourth of the rows, and no more than a granule at each end of a range.
+    assert!(read("bounce_report", "isp = 'isp-3'") < 0.15);
+    // Of each ISP and day, the granules with the rows of one sender in fifty.
+    assert!(read("failure_details", "identity = 'id-3'") < 0.2);
 }
 
 #[tokio::test]
