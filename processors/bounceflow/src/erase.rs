@@ -38,12 +38,13 @@ const MOST_MARKS: usize = 1000;
 ///
 /// Rows are found by the hash under every key of the configuration (recipient.key_file and recipient.old_key_files) and, where plain
 /// addresses are kept, by those. Counts stay: they are about nobody. Waits until what was in Kafka when it began is settled, so that
-/// nothing comes behind. Who is erased is remembered by hash, so that counting old input again leaves them out; mail sent to them later
-/// is counted as ever.
+/// nothing comes behind. Who is erased is remembered by hash, so that `bounceflow replay` leaves them out when it counts older input again;
+/// mail sent to them later is counted as ever. Refused while a replay is neither swapped in nor discarded: its tables hold people too.
 #[derive(clap::Args)]
 #[command(after_help = "\
 An address on the command line can be seen by others on this machine: prefer --file. None is printed or logged.
-Exit code 1 where something on its way could not be waited for: run it again when the roles have caught up.
+Exit code 1 where something on its way could not be waited for (run it again when the roles have caught up) and where a replay is not
+ended (it says which, and how to end it).
 
 Example:
   bounceflow erase --config bounceflow.toml --file people.txt --dry-run
@@ -102,8 +103,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 fn erase(config: &Config, people: &People, args: &Args) -> anyhow::Result<Report> {
     let runtime = crate::cli::one_thread()?;
     let shards = Shards::new(config.clickhouse.clone())?;
-    // Before anything is touched: that the tables are this version's, and that every shard answers.
+    // Before anything is touched: that the tables are this version's, that every shard answers, and that no replay holds people.
     runtime.block_on(shards.check())?;
+    runtime.block_on(shards.check_no_replay())?;
     let now = jiff::Timestamp::now().as_millisecond();
     let wait = if args.dry_run { Duration::ZERO } else { Duration::from_secs(args.wait) };
     if !args.dry_run {
@@ -115,6 +117,8 @@ fn erase(config: &Config, people: &People, args: &Args) -> anyhow::Result<Report
     let erasure = Erasure { people: &people.persons, salt: &people.salt, digests: &people.digests, topic, settled: &sink.to };
     let found = runtime.block_on(shards.count_rows_of(&erasure))?;
     if !args.dry_run && !found.is_empty() {
+        // One that was begun while this waited took the rows along.
+        runtime.block_on(shards.check_no_replay())?;
         runtime.block_on(shards.erase_rows_of(&erasure))?;
         let left = runtime.block_on(shards.count_rows_of(&erasure))?;
         anyhow::ensure!(
@@ -211,12 +215,15 @@ impl People {
     }
 }
 
-/// As it was given, and with its domain as DNS has it: sources write either.
+/// With its domain as DNS has it, which is what `process` hashes; and what earlier versions hashed, which took a recipient as it stood:
+/// as it was given, and either in brackets.
 fn spellings(address: &str) -> BTreeSet<String> {
     let mut spellings = BTreeSet::from([address.to_lowercase()]);
     if let (Some((local, _)), Some(domain)) = (address.rsplit_once('@'), domain_of(address)) {
         spellings.insert(format!("{local}@{domain}").to_lowercase());
     }
+    let bracketed: Vec<String> = spellings.iter().map(|address| format!("<{address}>")).collect();
+    spellings.extend(bracketed);
     spellings
 }
 
@@ -263,4 +270,44 @@ fn confirmed(args: &Args, people: usize) -> anyhow::Result<bool> {
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use bounceflow_event::{DeliveryEvent, EventType, Item, Millis};
+
+    use super::*;
+    use crate::process::{Outcome, Position, Scratch, Tables, process};
+
+    #[test]
+    fn what_is_asked_for_is_what_was_hashed() {
+        let config = Config::parse("[kafka]\n\"bootstrap.servers\" = \"x\"\n").unwrap();
+        let tables = Tables::new(&config).unwrap();
+        let people = |address: &str| People::new(&config.recipient, vec![address.to_owned()]).unwrap();
+        for (asked, written) in [
+            ("kim@example.net", "kim@example.net"),
+            ("kim@example.net", "<kim@example.net>"),
+            ("KIM@Example.net", "Kim Lee <Kim@EXAMPLE.net>"),
+            ("kim@example.net.", " kim@example.net "),
+            ("kim@example.net", "kim@example.net."),
+            ("jörg@bücher.example", "<Jörg@Bücher.example>"),
+            ("jörg@xn--bcher-kva.example", "jörg@bücher.example"),
+            ("jörg@bücher.example", "jörg@xn--bcher-kva.example"),
+        ] {
+            let item = Item::Event(DeliveryEvent::new(EventType::Bounce, Millis(1_790_000_000_000), written));
+            let position = Position { topic: "t", partition: 0, offset: 0, timestamp: None };
+            let mut scratch = Scratch::new(&tables);
+            let Outcome::Fail(_, failure) = process(&tables, &mut scratch, position, 0, &item) else { panic!("{written}") };
+            let hash = failure.recipient_hash.0;
+            assert!(people(asked).persons.iter().any(|person| person.hash == hash), "{asked} and {written}");
+        }
+        // As earlier versions took them.
+        for written in ["kim@example.net", "<Kim@example.net>"] {
+            let (_, hash) = recipient_hashes(&config.recipient, written).remove(0);
+            let kim = people("kim@Example.net");
+            assert!(kim.persons.iter().any(|person| person.hash == hash.0), "{written}");
+            assert!(kim.digests.contains(&digest(&kim.salt, &written.to_lowercase())), "{written}");
+        }
+    }
 }

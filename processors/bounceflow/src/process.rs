@@ -5,8 +5,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use bounceflow_classify::{Classifier, Command, Lookups, PATTERN_VERSION, Reply, Rules, redact};
-use bounceflow_enrich::{Identities, IspId, Isps, Sender, domain_of};
+use bounceflow_classify::{Classifier, Command, Lookups, PATTERN_VERSION, Reply, Rules, at_sign_length, redact};
+use bounceflow_enrich::{Identities, IspId, Isps, Sender, domain_of, mailbox_of};
 use bounceflow_event::avro::{self, WriterSchema};
 use bounceflow_event::{
     Action, DeliveryEvent, EventType, Failure, Format, IgnoreReason, Item, RecipientHash, RejectReason, Rejection, RootCause,
@@ -26,8 +26,10 @@ const DAY_MS: i64 = 24 * 3600 * 1000;
 
 /// A complaint says nothing about an SMTP reply: its failure carries this category and rule.
 pub const COMPLAINT: &str = "complaint";
-/// A campaign that names its recipient is none: it is counted under this.
+/// A text that names the recipient says nothing else either, be it a campaign or who sent: it is counted under this.
 const REDACTED: &str = "redacted";
+/// A word of a diagnostic that names the recipient.
+const HIDDEN: &str = "***";
 const COMPLAINT_RULE: &str = "event.complaint";
 
 /// What decides: the same for every record, shared by the threads.
@@ -143,6 +145,7 @@ pub struct Scratch {
 #[derive(Default)]
 struct Texts {
     identity: String,
+    recipient: String,
     recipient_domain: String,
     message_id: String,
     event_id: String,
@@ -202,14 +205,14 @@ pub fn process<'a>(
         Ok(time) => time,
         Err(rejection) => return Outcome::Reject(rejection),
     };
-    let Some(recipient_domain) = domain_of(&event.recipient) else {
+    let Some(recipient) = Recipient::of(&event.recipient) else {
         return Outcome::Reject(if event.recipient.is_empty() {
             rejection(RejectReason::MissingRecipient, "the recipient is empty")
         } else {
             rejection(RejectReason::RecipientWithoutDomain, "the recipient has no valid domain")
         });
     };
-    let isp = if event.local { Isps::LOCAL } else { tables.isps.of(&recipient_domain, &event.mx_host) };
+    let isp = if event.local { Isps::LOCAL } else { tables.isps.of(&recipient.domain, &event.mx_host) };
     let identity = tables.identities.of(&Sender {
         from_domain: &event.from_domain,
         envelope: &event.sender,
@@ -223,9 +226,9 @@ pub fn process<'a>(
     let mut sample = Sample {
         time,
         isp,
-        identity,
-        sending_ip: &event.sending_ip,
-        campaign: if names(&event.campaign, &event.recipient) { REDACTED } else { &event.campaign },
+        identity: if recipient.is_in(&identity) { Cow::Borrowed(REDACTED) } else { identity },
+        sending_ip: recipient.cover(&event.sending_ip),
+        campaign: recipient.cover(&event.campaign),
         event: event.event,
         severity: None,
         blocked: false,
@@ -234,27 +237,26 @@ pub fn process<'a>(
     if counted_only {
         return Outcome::Count(sample);
     }
-    let at = Place { position, number, recipient_domain: &recipient_domain };
-    let failure = failure(tables, scratch, &at, event, &mut sample);
+    let failure = failure(tables, scratch, &Place { position, number }, event, &recipient, &mut sample);
     Outcome::Fail(sample, failure)
 }
 
-struct Place<'p, 'a> {
+struct Place<'a> {
     position: Position<'a>,
     number: i32,
-    recipient_domain: &'p str,
 }
 
 fn failure<'a>(
     tables: &'a Tables,
     scratch: &'a mut Scratch,
-    at: &Place<'_, 'a>,
+    at: &Place<'a>,
     event: &'a DeliveryEvent<'a>,
+    recipient: &Recipient<'_>,
     sample: &mut Sample<'a>,
 ) -> Failure<'a> {
     let Scratch { rules, classifier, key, lower, diagnostic, texts } = scratch;
     let isp = tables.isps.id(sample.isp);
-    let recipient = &*event.recipient;
+    let address = recipient.address(&mut texts.recipient);
     let mut failure = Failure {
         event_time: sample.time,
         sent_time: event.sent_at.0.max(0),
@@ -271,14 +273,14 @@ fn failure<'a>(
         pattern_version: PATTERN_VERSION as i32,
         isp,
         identity: keep(&mut texts.identity, &sample.identity),
-        recipient_domain: keep(&mut texts.recipient_domain, at.recipient_domain),
-        recipient_hash: hash(key, lower, recipient),
+        recipient_domain: keep(&mut texts.recipient_domain, &recipient.domain),
+        recipient_hash: hash(key, lower, address),
         recipient_key_id: &tables.recipient.key_id,
-        recipient: if tables.recipient.keep_plain { recipient } else { "" },
-        mx_host: event.mx_host.trim_end_matches('.'),
-        from_domain: &event.from_domain,
-        sending_ip: &event.sending_ip,
-        pool: &event.pool,
+        recipient: if tables.recipient.keep_plain { address } else { "" },
+        mx_host: recipient.cover(event.mx_host.trim_end_matches('.')),
+        from_domain: recipient.cover(&event.from_domain),
+        sending_ip: sample.sending_ip,
+        pool: recipient.cover(&event.pool),
         campaign: sample.campaign,
         message_id: hide(&mut texts.message_id, &event.message_id, recipient),
         event_id: hide(&mut texts.event_id, &event.event_id, recipient),
@@ -286,7 +288,7 @@ fn failure<'a>(
         enhanced_code: "",
         diagnostic: "",
         command: "",
-        feedback_type: &event.feedback_type,
+        feedback_type: recipient.cover(&event.feedback_type),
         attempt: event.attempt.0,
         tags: hide_tags(&event.tags, recipient),
         source_topic: at.position.topic,
@@ -305,7 +307,7 @@ fn failure<'a>(
         command: &event.command,
         isp,
         mx_host: &event.mx_host,
-        recipient_domain: at.recipient_domain,
+        recipient_domain: &recipient.domain,
     });
     let (verdict, reading) = (classified.verdict, classified.reading);
     sample.severity = Some(verdict.severity);
@@ -326,9 +328,50 @@ fn failure<'a>(
         Command::None => "",
         command => command.as_str(),
     };
-    redact(&event.diagnostic, diagnostic);
-    failure.diagnostic = diagnostic;
+    failure.diagnostic = redact_diagnostic(diagnostic, &event.diagnostic, recipient);
     failure
+}
+
+/// Who it was sent to.
+struct Recipient<'e> {
+    /// As the event has it.
+    text: &'e str,
+    domain: Cow<'e, str>,
+}
+
+impl<'e> Recipient<'e> {
+    fn of(text: &'e str) -> Option<Self> {
+        Some(Self { text, domain: domain_of(text)? })
+    }
+
+    /// The local part, and the domain as it was spelled.
+    fn parts(&self) -> (&'e str, &'e str) {
+        mailbox_of(self.text).rsplit_once('@').unwrap_or_default()
+    }
+
+    /// The address that is hashed and kept: one person has one, however sources write it. `bounceflow erase` asks for the same.
+    fn address<'b>(&self, buffer: &'b mut String) -> &'b str {
+        let (local, spelled) = self.parts();
+        let domain = if spelled.eq_ignore_ascii_case(&self.domain) { spelled } else { &self.domain };
+        buffer.clear();
+        buffer.extend([local, "@", domain]);
+        buffer
+    }
+
+    /// Whether a text names them.
+    fn is_in(&self, text: &str) -> bool {
+        // Most texts hold no such sign. Without a way out, so that many bytes are looked at at once.
+        if !text.bytes().fold(false, |found, b| found | matches!(b, b'@' | b'=' | b'%' | b'&')) {
+            return false;
+        }
+        let (local, spelled) = self.parts();
+        names(text, local, spelled) || (!spelled.eq_ignore_ascii_case(&self.domain) && names(text, local, &self.domain))
+    }
+
+    /// A text that means nothing once a part of it is hidden.
+    fn cover<'t>(&self, text: &'t str) -> &'t str {
+        if self.is_in(text) { REDACTED } else { text }
+    }
 }
 
 /// The hash that stands for an address under each key of the configuration, the one in use first, with the key's name.
@@ -373,40 +416,90 @@ fn write_into(buffer: &mut String, value: impl std::fmt::Display) -> &str {
 }
 
 /// An id or name as it is, unless the recipient's address stands in it: then with addresses redacted.
-fn hide<'a>(buffer: &'a mut String, text: &'a str, recipient: &str) -> &'a str {
-    if names(text, recipient) {
-        redact(text, buffer);
-        buffer
-    } else {
-        text
+fn hide<'a>(buffer: &'a mut String, text: &'a str, recipient: &Recipient<'_>) -> &'a str {
+    if !recipient.is_in(text) {
+        return text;
     }
+    redact(text, buffer);
+    // VERP has no at-sign to be known by.
+    recipient.cover(buffer)
 }
 
 /// Tags are the operator's own words, so any address in them is redacted, not only the recipient's.
-fn hide_tags<'a>(tags: &'a Tags<'a>, recipient: &str) -> Tags<'a> {
+fn hide_tags<'a>(tags: &'a Tags<'a>, recipient: &Recipient<'_>) -> Tags<'a> {
     let hide = |text: &'a str| {
-        if text.contains('@') || names(text, recipient) {
-            let mut redacted = String::new();
-            redact(text, &mut redacted);
-            Cow::Owned(redacted)
-        } else {
-            Cow::Borrowed(text)
+        if !holds_at_sign(text) && !recipient.is_in(text) {
+            return Cow::Borrowed(text);
         }
+        let mut redacted = String::new();
+        redact(text, &mut redacted);
+        if recipient.is_in(&redacted) { Cow::Borrowed(REDACTED) } else { Cow::Owned(redacted) }
     };
     Tags(tags.0.iter().map(|(k, v)| (hide(k), hide(v))).collect())
 }
 
-/// Whether the address stands in the text, whatever the case; also as VERP writes it, `kim=example.net`.
-fn names(text: &str, recipient: &str) -> bool {
-    let (text, recipient) = (text.as_bytes(), recipient.as_bytes());
-    // Every place where its at-sign may stand decides where the address would begin.
-    let Some(before) = memchr::memchr(b'@', recipient) else { return false };
-    memchr::memchr2_iter(b'@', b'=', text).any(|at| {
-        let place = at.checked_sub(before).and_then(|start| text.get(start..start + recipient.len()));
-        place.is_some_and(|place| {
-            place.iter().zip(recipient).all(|(a, b)| a.eq_ignore_ascii_case(b) || (*a == b'=' && *b == b'@'))
-        })
+/// Whether there is an at-sign, plain or encoded. Not `=40`, which may be a number.
+fn holds_at_sign(text: &str) -> bool {
+    let text = text.as_bytes();
+    memchr::memchr3_iter(b'@', b'%', b'&', text).any(|at| at_sign_length(&text[at..]).is_some())
+}
+
+/// The diagnostic with addresses redacted, and the recipient's also as VERP writes it.
+fn redact_diagnostic<'a>(buffer: &'a mut String, diagnostic: &str, recipient: &Recipient<'_>) -> &'a str {
+    redact(diagnostic, buffer);
+    if recipient.is_in(buffer) {
+        let words: Vec<&str> = buffer.split(' ').map(|word| if recipient.is_in(word) { HIDDEN } else { word }).collect();
+        *buffer = words.join(" ");
+    }
+    recipient.cover(buffer)
+}
+
+/// Whether the address stands in the text, whatever the case; also with its at-sign encoded or as VERP writes it, `kim=example.net`, and
+/// with any of its characters percent-encoded.
+fn names(text: &str, local: &str, domain: &str) -> bool {
+    let (text, local, domain) = (text.as_bytes(), local.as_bytes(), domain.as_bytes());
+    // Every place where its at-sign may stand decides where its parts would be.
+    let mut places = memchr::memchr3_iter(b'@', b'=', b'%', text).chain(memchr::memchr_iter(b'&', text));
+    places.any(|at| {
+        let verp = match &text[at..] {
+            [b'=', ..] => Some(1),
+            [b'%', b'3', b'D' | b'd', ..] => Some(3),
+            _ => None,
+        };
+        let mut signs = at_sign_length(&text[at..]).into_iter().chain(verp);
+        signs.any(|length| ends_with(&text[..at], local) && starts_with(&text[at + length..], domain))
     })
+}
+
+fn starts_with(mut text: &[u8], part: &[u8]) -> bool {
+    part.iter().all(|wanted| {
+        let length = match text {
+            [byte, ..] if byte.eq_ignore_ascii_case(wanted) => 1,
+            [b'%', high, low, ..] if is_encoded([*high, *low], *wanted) => 3,
+            _ => return false,
+        };
+        text = &text[length..];
+        true
+    })
+}
+
+fn ends_with(mut text: &[u8], part: &[u8]) -> bool {
+    part.iter().rev().all(|wanted| {
+        let length = match text {
+            [.., byte] if byte.eq_ignore_ascii_case(wanted) => 1,
+            [.., b'%', high, low] if is_encoded([*high, *low], *wanted) => 3,
+            _ => return false,
+        };
+        text = &text[..text.len() - length];
+        true
+    })
+}
+
+/// Whether two hexadecimal digits stand for this byte, whatever its case.
+fn is_encoded([high, low]: [u8; 2], wanted: u8) -> bool {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let byte = digit(high).zip(digit(low)).and_then(|(high, low)| u8::try_from(high << 4 | low).ok());
+    byte.is_some_and(|byte| byte.eq_ignore_ascii_case(&wanted))
 }
 
 /// The event time to count under.

@@ -10,6 +10,8 @@ use bounceflow_event::{DeliveryEvent, EventType, Item, Millis, Number, RateBatch
 use proptest::prelude::*;
 
 const KAFKA_TIME: i64 = 1_790_000_000_000;
+/// Of `kim@example.net`, where no key is configured.
+const HASH_OF_KIM: [u8; 16] = [38, 166, 76, 132, 253, 199, 219, 168, 160, 146, 148, 73, 195, 216, 21, 249];
 const HEADER: Header<'_> = Header { producer: "p", rules_version: "r", pattern_version: 1 };
 
 static TABLES: LazyLock<Tables> =
@@ -116,6 +118,143 @@ fn no_plain_address_leaves_and_one_recipient_has_one_hash() {
     let other = Item::Event(bounce("kim.lee@example.net"));
     let Outcome::Fail(_, other) = process(tables, &mut scratch, position(), 0, &other) else { panic!() };
     assert_ne!(other.recipient_hash, hash);
+}
+
+#[test]
+fn an_identity_that_names_its_recipient_is_none() {
+    for source in ["campaign", "pool", "tenant", "tag:who", "sending_ip"] {
+        let config = format!("[kafka]\n\"bootstrap.servers\" = \"x\"\n[identity]\nsource = \"{source}\"\n");
+        for keep_plain in [false, true] {
+            let tables =
+                Tables::new(&Config::parse(&format!("{config}[recipient]\nkeep_plain = {keep_plain}\n")).unwrap()).unwrap();
+            for (said, expect) in [
+                ("for Kim.Lee@example.org", "redacted"),
+                ("b-kim.lee=example.org-7", "redacted"),
+                ("ann@example.org", "ann@example.org"),
+            ] {
+                for kind in [EventType::Bounce, EventType::Delivery] {
+                    let mut event = DeliveryEvent { event: kind, ..bounce("kim.lee@example.org") };
+                    let tags = vec![("who".into(), said.to_owned().into())];
+                    (event.campaign, event.pool, event.tenant, event.tags) = (said.into(), said.into(), said.into(), Tags(tags));
+                    event.sending_ip = said.into();
+                    let mut scratch = Scratch::new(&tables);
+                    match process(&tables, &mut scratch, position(), 0, &Item::Event(event)) {
+                        Outcome::Count(sample) => assert_eq!(sample.identity, expect, "{source}, delivered"),
+                        Outcome::Fail(sample, failure) => {
+                            assert_eq!((&*sample.identity, failure.identity), (expect, expect), "{source}");
+                            assert_eq!(
+                                (failure.pool, failure.campaign, failure.sending_ip),
+                                (expect, expect, expect),
+                                "{source}"
+                            );
+                        }
+                        _ => panic!("{source}"),
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn however_an_id_or_tag_names_the_recipient_it_does_not_leave() {
+    let tables = tables();
+    for (said, expect) in [
+        ("b-kim.lee=example.org-7", "redacted"),
+        ("b-KIM.LEE=Example.org-7@mta", "***@mta"),
+        ("kim.lee%40example.org", "***%40example.org"),
+        ("m=kim.lee%2540example.org", "***%2540example.org"),
+        ("b-kim%2Elee=example.org", "redacted"),
+        ("b-kim.lee%3Dexample.org", "redacted"),
+        ("%6Bim.lee%40example%2Eorg", "***%40example%2Eorg"),
+        ("kim.lee=40example.org", "***=40example.org"),
+        ("kim.lee&#64;example.org", "***&#64;example.org"),
+        ("kim.lee&#X40;example.org", "***&#X40;example.org"),
+        ("kim.lee.example.org", "kim.lee.example.org"),
+    ] {
+        let mut event = bounce("Kim.Lee@example.org");
+        (event.message_id, event.event_id) = (said.into(), said.into());
+        event.tags = Tags(vec![("t".into(), said.into()), (said.into(), "t".into())]);
+        event.diagnostic = format!("550 5.1.1 no such user {said} here").into();
+        event.campaign = said.into();
+        (event.from_domain, event.mx_host, event.feedback_type) = (said.into(), said.into(), said.into());
+        let item = Item::Event(event);
+        let mut scratch = Scratch::new(tables);
+        let Outcome::Fail(sample, failure) = process(tables, &mut scratch, position(), 0, &item) else { panic!() };
+        assert_eq!((failure.message_id, failure.event_id), (expect, expect), "{said}");
+        let tags: Vec<(&str, &str)> = failure.tags.0.iter().map(|(k, v)| (&**k, &**v)).collect();
+        assert_eq!(tags, [("t", expect), (expect, "t")], "{said}");
+        let whole = if said == expect { said } else { "redacted" };
+        assert_eq!((sample.campaign, failure.campaign, failure.from_domain), (whole, whole, whole), "{said}");
+        assert_eq!((failure.mx_host, failure.feedback_type), (whole, whole), "{said}");
+        let word = if expect == "redacted" { "***" } else { expect };
+        assert_eq!(failure.diagnostic, format!("550 5.1.1 no such user {word} here"), "{said}");
+    }
+    // Somebody else's: only in tags, which are the operator's own words.
+    let mut event = bounce("kim.lee@example.org");
+    event.tags = Tags(vec![("owner".into(), "ann%40example.com".into()), ("price".into(), "20%-off&usd=40".into())]);
+    event.message_id = "7.ann@mta.example".into();
+    let item = Item::Event(event);
+    let mut scratch = Scratch::new(tables);
+    let Outcome::Fail(_, failure) = process(tables, &mut scratch, position(), 0, &item) else { panic!() };
+    assert_eq!((&*failure.tags.0[0].1, &*failure.tags.0[1].1), ("***%40example.com", "20%-off&usd=40"));
+    assert_eq!(failure.message_id, "7.ann@mta.example");
+}
+
+#[test]
+fn a_recipient_is_one_person_however_it_is_written() {
+    let config = "[kafka]\n\"bootstrap.servers\" = \"x\"\n[recipient]\nkeep_plain = true\n";
+    let tables = &Tables::new(&Config::parse(config).unwrap()).unwrap();
+    let of = |recipient: &str| {
+        let mut event = bounce(recipient);
+        event.message_id = "b-kim=example.net-7".into();
+        event.campaign = "kim@example.net".into();
+        let item = Item::Event(event);
+        let mut scratch = Scratch::new(tables);
+        let Outcome::Fail(_, failure) = process(tables, &mut scratch, position(), 0, &item) else { panic!("{recipient}") };
+        let said = [failure.recipient, failure.message_id, failure.campaign, failure.recipient_domain].map(str::to_owned);
+        (failure.recipient_hash, said)
+    };
+    let (kim, said) = of("kim@example.net");
+    assert_eq!(said, ["kim@example.net", "redacted", "redacted", "example.net"]);
+    // What it has always been.
+    assert_eq!(kim.0, HASH_OF_KIM);
+    for written in [
+        "<kim@example.net>",
+        "Kim <kim@example.net>",
+        "\"Kim <boss>\" <kim@example.net>",
+        "Kim \"O < kim@example.net>",
+        " kim@example.net ",
+        "\t<kim@example.net>\n",
+        "kim@example.net.",
+        "<kim@example.net",
+        "kim@example.net>",
+    ] {
+        assert_eq!(of(written), (kim, said.clone()), "{written}");
+    }
+    let (again, [plain, ..]) = of("<Kim@Example.NET>");
+    assert_eq!((again, &*plain), (kim, "Kim@Example.NET"));
+    for (one, other) in [
+        ("jörg@bücher.example", "<jörg@xn--bcher-kva.example>"),
+        ("\"kim lee\"@example.net", "Kim <\"kim lee\"@example.net>"),
+        ("\"a <b\"@example.net", "<\"a <b\"@example.net>"),
+        ("\"a \\\" <b\"@example.net", "<\"a \\\" <b\"@example.net>"),
+    ] {
+        assert_eq!(of(one).0, of(other).0, "{one}");
+        assert_ne!(of(one).0, kim, "{one}");
+    }
+    assert_ne!(of("\"a <kim\"@example.net").0, of("kim\"@example.net").0);
+}
+
+#[test]
+fn a_domain_of_other_scripts_is_seen_as_it_was_written() {
+    let tables = tables();
+    for said in ["b-jörg=bücher.example-7", "b-jörg=xn--bcher-kva.example-7"] {
+        let item = Item::Event(DeliveryEvent { message_id: said.into(), ..bounce("jörg@bücher.example") });
+        let mut scratch = Scratch::new(tables);
+        let Outcome::Fail(_, failure) = process(tables, &mut scratch, position(), 0, &item) else { panic!() };
+        assert_eq!(failure.message_id, "redacted", "{said}");
+    }
 }
 
 fn drain(counts: &mut Counts, tables: &Tables) -> Vec<(usize, i64, i64, i64, usize)> {

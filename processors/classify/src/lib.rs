@@ -32,7 +32,7 @@ pub use codes::EnhancedCode;
 pub use command::Command;
 pub use provider::is_family;
 pub use reading::{PATTERN_VERSION, Reading};
-pub use redact::{MAX_DIAGNOSTIC, redact};
+pub use redact::{MAX_DIAGNOSTIC, at_sign_length, redact};
 pub use rule::{Example, Rule, RulesError};
 pub use rules::{ExampleFailure, Match, NeverWins, Rules, RulesErrors};
 

@@ -136,10 +136,16 @@ fn addresses(word: &str, out: &mut String) {
 
 /// The first at-sign, plain or encoded, and its length.
 fn at_sign(text: &str) -> Option<(usize, usize)> {
-    const ENCODED: [&[u8]; 5] = [b"%40", b"=40", b"&#64;", b"&#x40;", b"%2540"];
     let bytes = text.as_bytes();
-    (0..bytes.len()).filter(|at| matches!(bytes[*at], b'@' | b'%' | b'=' | b'&')).find_map(|at| {
-        let sign = ENCODED.iter().find(|sign| starts_ignore_case(&bytes[at..], sign));
-        if bytes[at] == b'@' { Some((at, 1)) } else { sign.map(|sign| (at, sign.len())) }
-    })
+    (0..bytes.len()).find_map(|at| Some((at, at_sign_length(&bytes[at..])?)))
+}
+
+/// The length of the at-sign a text begins with, plain or encoded.
+pub fn at_sign_length(text: &[u8]) -> Option<usize> {
+    const ENCODED: [&[u8]; 5] = [b"%40", b"=40", b"&#64;", b"&#x40;", b"%2540"];
+    match text.first()? {
+        b'@' => Some(1),
+        b'%' | b'=' | b'&' => ENCODED.iter().find(|sign| starts_ignore_case(text, sign)).map(|sign| sign.len()),
+        _ => None,
+    }
 }

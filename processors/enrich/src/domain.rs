@@ -20,6 +20,21 @@ pub fn domain_of(address: &str) -> Option<Cow<'_, str>> {
     normalize_domain(&address[at + 1..])
 }
 
+/// The address in what sources write for one: without blanks and angle brackets around it, and without a name before these. Its domain
+/// is the one that [`domain_of`] finds.
+pub fn mailbox_of(address: &str) -> &str {
+    let address = address.trim();
+    let address = address.strip_suffix('>').unwrap_or(address);
+    let local = &address[..address.rfind('@').unwrap_or(0)];
+    // A quoted local part may hold a bracket of its own; it begins at the last quote that is none of its characters.
+    let quoted = local.strip_suffix('"').and_then(|inside| {
+        let mut quotes = inside.rmatch_indices('"').map(|(at, _)| at);
+        quotes.find(|at| !inside[..*at].ends_with('\\'))
+    });
+    let opened = local[..quoted.unwrap_or(local.len())].rfind('<');
+    opened.map_or(address, |at| address[at + 1..].trim_start())
+}
+
 /// A bare domain in its one spelling, by the rules of [`domain_of`].
 ///
 /// ASCII is taken as DNS takes it: an A-label is not decoded, since a server answered to that very name.

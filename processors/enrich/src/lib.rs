@@ -10,7 +10,7 @@ mod identity;
 mod rule;
 mod mistakes;
 
-pub use domain::{domain_of, normalize_domain, organizational_domain};
+pub use domain::{domain_of, mailbox_of, normalize_domain, organizational_domain};
 pub use identity::{Identities, IdentityConfig, IdentityMap, OneOrMany, Sender, UNKNOWN};
 pub use isp::{Isp, IspId, IspKind, Isps, TableError};
 pub use mistakes::{Mistake, Mistakes};

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use bounceflow_enrich::{domain_of, normalize_domain, organizational_domain};
+use bounceflow_enrich::{domain_of, mailbox_of, normalize_domain, organizational_domain};
 use proptest::prelude::*;
 
 #[track_caller]
@@ -28,6 +28,31 @@ fn the_domain_is_what_follows_the_last_at() {
     check("root@localhost", Some("localhost"));
     check("a@_dmarc.under_score.example", Some("_dmarc.under_score.example"));
     check("a@xn--bcher-kva.example", Some("xn--bcher-kva.example"));
+}
+
+#[test]
+fn the_mailbox_is_what_stands_in_brackets() {
+    for (written, expect) in [
+        ("kim@mail.example", "kim@mail.example"),
+        (" Kim@Mail.example. ", "Kim@Mail.example."),
+        ("<kim@mail.example>", "kim@mail.example"),
+        ("\t< kim@mail.example>\n", "kim@mail.example"),
+        ("Kim Lee <kim@mail.example>", "kim@mail.example"),
+        ("\"Kim <boss>\" <kim@mail.example>", "kim@mail.example"),
+        ("Kim \"O <kim@mail.example>", "kim@mail.example"),
+        ("<kim@mail.example", "kim@mail.example"),
+        ("kim@mail.example>", "kim@mail.example"),
+        ("\"kim <lee\"@mail.example", "\"kim <lee\"@mail.example"),
+        ("Kim <\"kim <lee\"@mail.example>", "\"kim <lee\"@mail.example"),
+        ("<\"a \\\" <b\"@mail.example>", "\"a \\\" <b\"@mail.example"),
+        ("<kim\"@mail.example>", "kim\"@mail.example"),
+        ("<é@bücher.example>", "é@bücher.example"),
+        ("<>", "<"),
+        ("kim", "kim"),
+        ("", ""),
+    ] {
+        assert_eq!(mailbox_of(written), expect, "{written:?}");
+    }
 }
 
 #[test]
@@ -104,6 +129,14 @@ proptest! {
     fn any_text_gets_an_answer(address in any::<String>()) {
         let _ = domain_of(&address);
         let _ = organizational_domain(&address);
+        let _ = mailbox_of(&address);
+    }
+
+    #[test]
+    fn a_mailbox_keeps_its_domain(address in "[ <]{0,2}[a <\"\\\\>]{0,9}@\\PC{1,20}[>.]{0,2}") {
+        if let Some(domain) = domain_of(&address) {
+            prop_assert_eq!(domain_of(mailbox_of(&address)), Some(domain));
+        }
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Erasure: the rows of `failures` that are about a person, counted and deleted, and the memory of who was erased.
 //!
 //! No address is ever sent to the server, whose logs keep queries: people are known by their hashes, and plain addresses by salted
-//! digests. Rows the sink has not settled are left alone, because it counts what it inserted: the caller waits for it first.
+//! digests. Rows the sink has not settled are left alone, because it counts what it inserted: the caller waits for it first. Nor are
+//! the tables of a replay looked into: the caller asks whether there is one ([`Shards::check_no_replay`]).
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -49,12 +50,6 @@ struct ByKey {
     rows: u64,
 }
 
-#[derive(Row, Deserialize)]
-struct ErasedRow {
-    key_id: String,
-    hash: [u8; 16],
-}
-
 impl Erasure<'_> {
     /// The rows meant, as a condition.
     fn condition(&self) -> String {
@@ -97,7 +92,7 @@ impl Warehouse {
         Ok(rows.into_iter().map(|row| (row.key_id, row.rows)).collect())
     }
 
-    /// Remembers people as erased, before their rows go.
+    /// Remembers people as erased, before their rows go: a replay leaves out what came of them until `at_ms`.
     pub async fn remember_erased(&self, people: &[Person], at_ms: i64) -> Result<(), WarehouseError> {
         if people.is_empty() {
             return Ok(());
@@ -123,13 +118,6 @@ impl Warehouse {
         let delete =
             self.client().query_raw(&delete).with_setting("max_query_size", MAX_QUERY_BYTES).with_setting("mutations_sync", "2");
         self.timed_within(PATIENCE, "delete the rows of people", delete.execute()).await
-    }
-
-    /// Everybody who was ever erased: who counts old input again must leave them out.
-    pub async fn erased(&self) -> Result<HashSet<Person>, WarehouseError> {
-        let sql = "SELECT DISTINCT toString(recipient_key_id) AS key_id, recipient_hash AS hash FROM erased_recipients";
-        let rows = self.timed("read who was erased", self.client().query_raw(sql).fetch_all::<ErasedRow>()).await?;
-        Ok(rows.into_iter().map(|row| Person { key_id: row.key_id, hash: row.hash }).collect())
     }
 
     /// For how many seconds the server keeps the files of parts that a deletion has replaced.

@@ -13,12 +13,14 @@
 //! | `replays` | each change of each replay: the document below |
 //! | `replay_N_old` | the positions of the rows of `batches` that replay N takes away |
 //! | `replay_N_failures`, `replay_N_batches` | what was counted anew |
+//! | `replay_N_erased` | the positions of failures left out of these, because who they are about was erased ([`erased`]) |
 //! | `replay_N_difference` | new counts less old ones, by the key of `delivery_rates`, in two's complement |
 //! | `replay_N_SWAP_…` | copies made by one attempt to swap, of the tables above and of the roll-ups, gone when it ends ([`swap`]) |
 
 mod plan;
 mod rates;
 mod compare;
+mod erased;
 mod fence;
 mod swap;
 

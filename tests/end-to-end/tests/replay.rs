@@ -381,6 +381,10 @@ fn what_cannot_be_replayed_is_refused_and_leaves_nothing() -> Result<()> {
     pipeline.kafka.write(&events, &bounces("news.example", REPLY, 5)?)?;
     settled(&pipeline)?;
     let three = replay(&pipeline, &plan)?["id"].to_string();
+    // Its tables hold people: nobody is erased before it is ended.
+    let words = format!("give it up with `bounceflow replay discard {three}`");
+    refused(&pipeline, &["erase", "--recipient", "kim@gmail.com", "--yes"], 1, &words)?;
+    ensure!(pipeline.value("SELECT count() FROM {db}.erased_recipients")? == "0", "it began nevertheless");
     ensure!(sink.stop()?.success() && classify.stop()?.success(), "they did not end well");
     // What is to be read is not there any more.
     pipeline.kafka.delete_before(&events, 0, 100)?;

@@ -225,6 +225,7 @@ impl Attempt<'_> {
                 self.put_in_place(table.name(), table.name(), partition).await?;
             }
         }
+        self.warehouse.note_left_out(self.id).await?;
         self.drop_copies().await?;
         self.lift().await
     }

@@ -17,6 +17,7 @@ mod tls;
 mod broken_answers;
 mod audit;
 mod alerts;
+mod erase;
 mod reports;
 mod replicas;
 mod shards;
