@@ -759,11 +759,16 @@ impl ProducerContext for Context {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &rdkafka::producer::DeliveryResult<'_>, (): ()) {
-        if let Err((e, _)) = result
-            && *e != KafkaError::MessageProduction(RDKafkaErrorCode::PurgeQueue)
-        {
-            // The transaction it belongs to can no longer be committed: that is where it is handled.
-            tracing::debug!(error = %e, "A record was not delivered");
+        // The transaction it belongs to can no longer be committed: that is where it is handled.
+        match result {
+            Ok(_) | Err((KafkaError::MessageProduction(RDKafkaErrorCode::PurgeQueue), _)) => {}
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), record)) => tracing::error!(
+                topic = record.topic(),
+                bytes = record.payload_len(),
+                "A record is larger than its topic takes. Raise the topic's max.message.bytes (create-topics sets 67108864); until then \
+                 what it was made of is read again and again, and nothing behind it"
+            ),
+            Err((e, _)) => tracing::debug!(error = %e, "A record was not delivered"),
         }
     }
 }

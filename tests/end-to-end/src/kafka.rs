@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -326,6 +326,17 @@ impl Kafka {
         let admin: AdminClient<DefaultClientContext> = client(&self.bootstrap).create()?;
         for result in block_on(admin.create_partitions(&[NewPartitions::new(topic, count)], &options()))?? {
             result.map_err(|(topic, e)| anyhow::anyhow!("{topic}: {e}"))?;
+        }
+        Ok(())
+    }
+
+    /// Sets how large a record a topic takes, bytes; its other settings are the broker's again.
+    pub fn largest_record(&self, topic: &str, bytes: usize) -> Result<()> {
+        let admin: AdminClient<DefaultClientContext> = client(&self.bootstrap).create()?;
+        let bytes = bytes.to_string();
+        let config = AlterConfig::new(ResourceSpecifier::Topic(topic)).set("max.message.bytes", &bytes);
+        for result in block_on(admin.alter_configs(&[config], &options()))?? {
+            result.map_err(|(resource, e)| anyhow::anyhow!("{resource:?}: {e}"))?;
         }
         Ok(())
     }

@@ -247,6 +247,27 @@ fn a_diagnostic_of_ten_megabytes_is_cut_where_such_records_are_allowed() -> Resu
     Ok(())
 }
 
+#[test]
+fn a_dead_letter_larger_than_its_topic_takes_waits_until_the_topic_takes_it() -> Result<()> {
+    let pipeline = Pipeline::builder("large_letter")?.build()?;
+    let letters = pipeline.topic("dead-letter");
+    pipeline.kafka.largest_record(&letters, 10_000)?;
+    let mut process = pipeline.run("classify", 0, &[])?;
+    let garbage = "?".repeat(20_000);
+    pipeline.kafka.write(&pipeline.topic("events"), &[Outgoing::new(garbage.as_str())])?;
+    let said = process.wait_for("Raise the topic's max.message.bytes")?;
+    ensure!(said["topic"] == letters && said["bytes"] == garbage.len(), "{said}");
+    ensure!(pipeline.kafka.read_all(&letters)?.is_empty(), "the topic took it");
+
+    pipeline.kafka.largest_record(&letters, 100_000)?;
+    pipeline.settled("classify")?;
+    let dead = pipeline.kafka.read_all(&letters)?;
+    ensure!(dead.len() == 1 && dead[0].payload.as_deref() == Some(garbage.as_bytes()), "{} letters", dead.len());
+    ensure!(process.stop()?.success(), "it did not end well");
+    pipeline.passed();
+    Ok(())
+}
+
 fn now_ms() -> Result<i64> {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
     Ok(i64::try_from(since.as_millis())?)
