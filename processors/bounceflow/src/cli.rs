@@ -1,7 +1,6 @@
 //! The command line: what can be asked of the binary, and how it answers (exit codes, logs).
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use bounceflow_classify::RulesErrors;
@@ -9,6 +8,7 @@ use bounceflow_warehouse::AuditOptions;
 use clap::{Parser, Subcommand};
 use tracing::field::Empty;
 
+use crate::command::{Configured, one_thread};
 use crate::config::{Config, Mistakes};
 use crate::run::{self, Role};
 use crate::starting::Resume;
@@ -25,13 +25,6 @@ use crate::{dead_letter, erase, explain, replay, report, rules, simulate, top, t
 struct Cli {
     #[command(subcommand)]
     command: Command,
-}
-
-#[derive(clap::Args)]
-pub(crate) struct Configured {
-    /// Configuration file
-    #[arg(long, short, env = "BOUNCEFLOW_CONFIG", default_value = "bounceflow.toml")]
-    pub(crate) config: PathBuf,
 }
 
 #[derive(Subcommand)]
@@ -171,9 +164,4 @@ fn act(command: Command) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// For commands that ask and end.
-pub(crate) fn one_thread() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }

@@ -18,7 +18,7 @@ use figment::Figment;
 use figment::providers::{Env, Serialized};
 use serde::Deserialize;
 
-use crate::http::{self, Guard};
+use crate::http::guard::{self, Guard};
 use crate::rules::files;
 use crate::secrets::{self, ClickHouseSecrets, Text};
 
@@ -430,7 +430,7 @@ pub struct Config {
     /// Address of health and metrics.
     pub listen: SocketAddr,
     /// Where what guards them comes from.
-    pub http_secrets: http::Secrets,
+    pub http_secrets: guard::Secrets,
 }
 
 /// The classify role, checked.
@@ -743,7 +743,7 @@ impl Config {
         }
         let listen =
             raw.http.listen.parse().map_err(|e| mistakes.add("http.listen", format_args!("{e}; write it as 0.0.0.0:9090")));
-        let http_secrets = http::Secrets {
+        let http_secrets = guard::Secrets {
             token_file: raw.http.token_file.take(),
             tls: raw.http.tls.take().map(|tls| (tls.certificate_file, tls.key_file)),
         };

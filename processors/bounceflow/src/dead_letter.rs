@@ -65,10 +65,10 @@ pub(crate) struct Filter {
     #[arg(long)]
     reason: Vec<String>,
     /// Refused from then on: a time (RFC 3339), or how long ago, such as 90m, 24h or 7d
-    #[arg(long, value_name = "TIME", value_parser = crate::rules::since)]
+    #[arg(long, value_name = "TIME", value_parser = crate::command::since)]
     from: Option<i64>,
     /// Refused before then
-    #[arg(long, value_name = "TIME", value_parser = crate::rules::since)]
+    #[arg(long, value_name = "TIME", value_parser = crate::command::since)]
     to: Option<i64>,
     /// Refused by this role
     #[arg(long)]

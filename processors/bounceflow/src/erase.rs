@@ -101,7 +101,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 fn erase(config: &Config, people: &People, args: &Args) -> anyhow::Result<Report> {
-    let runtime = crate::cli::one_thread()?;
+    let runtime = crate::command::one_thread()?;
     let shards = Shards::new(config.clickhouse.clone())?;
     // Before anything is touched: that the tables are this version's, that every shard answers, and that no replay holds people.
     runtime.block_on(shards.check())?;

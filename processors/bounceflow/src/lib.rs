@@ -6,6 +6,7 @@
 #[macro_use]
 pub mod failpoint;
 pub mod cli;
+mod command;
 pub mod config;
 pub mod secrets;
 pub mod run;

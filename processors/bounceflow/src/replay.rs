@@ -138,7 +138,7 @@ impl Session {
              `bounceflow run --from` and the time where it begins, and compare there"
         );
         let warehouse = Warehouse::new(config.clickhouse.clone())?;
-        let runtime = crate::cli::one_thread()?;
+        let runtime = crate::command::one_thread()?;
         runtime.block_on(warehouse.check())?;
         Ok(Self { config, runtime, warehouse })
     }

@@ -27,7 +27,7 @@ use clap::error::ErrorKind;
 use jiff::civil::Date;
 use ratatui::crossterm::terminal;
 
-use crate::cli::Configured;
+use crate::command::Configured;
 use crate::config::Config;
 use crate::progress::{Progress, note};
 use output::Output;
@@ -132,7 +132,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let config = Config::load(&args.configured.config)?;
     let isps: Vec<String> = config.isps.ids().map(|isp| config.isps.id(isp).to_owned()).collect();
     let shards = Shards::new(config.clickhouse)?;
-    let rows = crate::cli::one_thread()?.block_on(async {
+    let rows = crate::command::one_thread()?.block_on(async {
         // Everything a report reads, it reads here.
         let warehouse = shards.reader().await?;
         let unknown = warehouse.unknown_names(&request.filters, &isps).await?;

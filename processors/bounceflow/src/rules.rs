@@ -21,7 +21,6 @@ use crate::config::Mistakes;
 
 pub use current::Current;
 use files::is_builtin;
-pub(crate) use unmatched::since;
 
 /// Check, test and list the rules of classification, and say which are missing
 #[derive(clap::Args)]

@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::board::Board;
 use crate::config::{Config, Mistakes};
 use crate::health::Health;
-use crate::http::Guard;
+use crate::http::guard::Guard;
 use crate::metrics::{Exporter, UPKEEP};
 use crate::process::Tables;
 use crate::secrets::Watched;
@@ -263,10 +263,11 @@ async fn renew_secrets(config: Arc<Config>, guard: Guard, round: Round) {
 async fn reload_on(mut hangups: Signal, tables: Arc<Tables>, files: Vec<PathBuf>) {
     while hangups.recv().await.is_some() {
         let (tables, files) = (Arc::clone(&tables), files.clone());
-        if let Err(error) = tokio::task::spawn_blocking(move || tables.rules.reload(&files, &tables.isps)).await {
+        let reloaded = tokio::task::spawn_blocking(move || tables.rules.reload(&files, &tables.isps)).await;
+        metrics::rules_reloaded(reloaded.unwrap_or_else(|error| {
             tracing::error!(%error, "Reading the rules anew failed; those in force stay");
-            metrics::rules_reloaded(false);
-        }
+            false
+        }));
     }
 }
 

@@ -116,7 +116,7 @@ fn a_reload_is_taken_by_renewing_only_and_a_bad_file_changes_nothing() {
     assert_eq!(first[..2], ["own.quokka", "wildlife"]);
 
     write(folder.path(), "own.toml", OWN.replace("own.quokka", "own.second").replace("wildlife", "other_life"));
-    tables.rules.reload(&config.classify.rules, &tables.isps);
+    assert!(tables.rules.reload(&config.classify.rules, &tables.isps));
     assert_eq!(decided(&tables, &mut scratch, reply), first, "other rules within a transaction");
     scratch.renew(&tables);
     let second = decided(&tables, &mut scratch, reply);
@@ -124,12 +124,12 @@ fn a_reload_is_taken_by_renewing_only_and_a_bad_file_changes_nothing() {
     assert_ne!(second[2], first[2]);
 
     write(folder.path(), "own.toml", "[[rule]]\nid = 'own.third'\n");
-    tables.rules.reload(&config.classify.rules, &tables.isps);
+    assert!(!tables.rules.reload(&config.classify.rules, &tables.isps));
     scratch.renew(&tables);
     assert_eq!(decided(&tables, &mut scratch, reply), second);
     let before = tables.rules.get();
     write(folder.path(), "own.toml", OWN.replace("own.quokka", "own.second").replace("wildlife", "other_life"));
-    tables.rules.reload(&config.classify.rules, &tables.isps);
+    assert!(tables.rules.reload(&config.classify.rules, &tables.isps));
     assert!(std::sync::Arc::ptr_eq(&before, &tables.rules.get()), "nothing changed, and caches were thrown away");
 }
 

@@ -10,6 +10,7 @@ use clickhouse::{Row, RowOwned, RowRead};
 use serde::Deserialize;
 
 use crate::client::{SPILL_BYTES, Warehouse};
+use crate::counts::{CATEGORIES, COUNTS};
 use crate::error::WarehouseError;
 use crate::rollups::{ROLLUPS, Rollup};
 
@@ -27,27 +28,6 @@ const PREVIOUS: &str = "lagInFrame(last, 1, first - 1) OVER (PARTITION BY topic,
 /// The same when ranges overlap, and a long one may reach past its successor. Holds a partition's ranges in memory.
 const FURTHEST: &str = "ifNull(maxOrNull(last) OVER (PARTITION BY topic, partition ORDER BY first, last
     ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), first - 1)";
-
-/// The counts of a row, as both tables name them.
-pub(crate) const COUNTS: [&str; 10] = [
-    "deliveries",
-    "first_attempts",
-    "hard",
-    "soft",
-    "deferred",
-    "blocked",
-    "blocked_deferrals",
-    "complaints",
-    "late_bounces",
-    "drops",
-];
-
-/// The totals over categories in `batches`, and the maps they are the totals of in `delivery_rates`.
-pub(crate) const CATEGORIES: [(&str, &str); 3] = [
-    ("categorized_bounces", "bounce_categories"),
-    ("categorized_deferrals", "deferral_categories"),
-    ("categorized_late_bounces", "late_bounce_categories"),
-];
 
 #[derive(Row, Deserialize)]
 struct CoverageRow {

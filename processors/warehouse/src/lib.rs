@@ -18,6 +18,7 @@ pub mod check;
 pub mod replicas;
 pub mod shards;
 pub mod pipelines;
+mod counts;
 pub mod audit;
 mod rollups;
 pub mod retention;

@@ -2,7 +2,7 @@
 //!
 //! Their views in `schemas/clickhouse` feed them; a replay makes them anew for whole months. Both by the same SELECT: a test compares.
 
-use crate::audit::{CATEGORIES, COUNTS};
+use crate::counts::{CATEGORIES, COUNTS};
 
 /// A table that a view chained to `delivery_rates` adds to. It has the partitions of `delivery_rates`: months.
 pub(crate) struct Rollup {

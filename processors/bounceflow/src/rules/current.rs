@@ -8,7 +8,6 @@ use bounceflow_classify::Rules;
 use bounceflow_enrich::Isps;
 
 use super::files;
-use crate::metrics;
 
 /// Mistakes of one reload that are logged; the rest is counted.
 const LOGGED: usize = 50;
@@ -28,8 +27,8 @@ impl Current {
         Arc::clone(&self.0.read().unwrap_or_else(|e| e.into_inner()))
     }
 
-    /// Reads the files anew. Where one of them has a mistake, the rules in force stay.
-    pub fn reload(&self, paths: &[PathBuf], isps: &Isps) {
+    /// Reads the files anew, and says whether they were taken. Where one of them has a mistake, the rules in force stay.
+    pub fn reload(&self, paths: &[PathBuf], isps: &Isps) -> bool {
         let old = self.get();
         match files::load(paths, isps) {
             Ok(rules) => {
@@ -39,7 +38,7 @@ impl Current {
                 if rules_version != old_version {
                     *self.0.write().unwrap_or_else(|e| e.into_inner()) = Arc::new(rules);
                 }
-                metrics::rules_reloaded(true);
+                true
             }
             Err(mistakes) => {
                 let rules_version = old.version();
@@ -50,7 +49,7 @@ impl Current {
                 if mistakes.0.len() > LOGGED {
                     tracing::error!(more = mistakes.0.len() - LOGGED, rules_version, "Further mistakes in the rules");
                 }
-                metrics::rules_reloaded(false);
+                false
             }
         }
     }

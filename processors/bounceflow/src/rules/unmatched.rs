@@ -7,7 +7,7 @@ use bounceflow_classify::{Classifier, FALLBACK, is_unmatched};
 use bounceflow_warehouse::{Shards, UnmatchedQuery};
 
 use super::skeleton::{Written, reply, skeleton};
-use crate::cli::Configured;
+use crate::command::{Configured, one_thread, since};
 use crate::config::Config;
 
 /// Patterns asked of ClickHouse at most: those that today's rules know are left out of them.
@@ -40,7 +40,7 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<ExitCode> 
     let rules = config.classify.compiled;
     let shards = Shards::new(config.clickhouse)?;
     let query = UnmatchedQuery { since: args.since, rules: FALLBACK, limit: MOST };
-    let found = crate::cli::one_thread()?.block_on(async { shards.reader().await?.unmatched(query).await })?;
+    let found = one_thread()?.block_on(async { shards.reader().await?.unmatched(query).await })?;
     let mut classifier = Classifier::new(std::sync::Arc::clone(&rules));
     let mut unmatched = found;
     let before = unmatched.len();
@@ -64,18 +64,4 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<ExitCode> 
         write!(out, "\n{}", skeleton(row, &mut written))?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// A time as people write it: RFC 3339, or how long ago.
-pub(crate) fn since(text: &str) -> Result<i64, String> {
-    if let Ok(time) = text.parse::<jiff::Timestamp>() {
-        return Ok(time.as_millisecond());
-    }
-    let span: jiff::Span = text.parse().map_err(|_| "write it as 2026-09-21T12:00:00Z, 90m, 24h or 7d")?;
-    let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC);
-    let then = now.checked_sub(span).map_err(|e| e.to_string())?;
-    if then > now {
-        return Err("must not be negative".into());
-    }
-    Ok(then.timestamp().as_millisecond())
 }

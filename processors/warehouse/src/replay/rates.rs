@@ -5,9 +5,9 @@
 //! `replay_N_difference`; the copy that takes the place of a month is added up before anybody sees it.
 
 use super::{Replay, in_old, of};
-use crate::audit::{CATEGORIES, COUNTS};
 use crate::block::Table;
 use crate::client::Warehouse;
+use crate::counts::{CATEGORIES, COUNTS};
 use crate::error::WarehouseError;
 use crate::rollups::ROLLUPS;
 

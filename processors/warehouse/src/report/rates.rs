@@ -4,7 +4,7 @@
 
 use super::columns::{Chart, Column, Form, Kind};
 use super::{Filters, Request, Section};
-use crate::audit::COUNTS;
+use crate::counts::COUNTS;
 
 /// The roll-up that knows campaigns, and so can be narrowed down by every filter.
 pub(super) const BY_IDENTITY: &str = "daily_rates_by_identity";
