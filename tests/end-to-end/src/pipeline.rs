@@ -159,14 +159,14 @@ impl Pipeline {
         Ok(Builder { name: name.to_owned(), tree: toml::from_str(&text)?, ..Builder::default() })
     }
 
-    /// Changes the configuration: ClickHouse is these shards from now on, each one server of the cluster `all`.
-    pub fn shards(&self, addresses: &[&str]) -> Result<()> {
-        let shard = |address: &&str| Value::Table(toml::Table::from_iter([("url".to_owned(), (*address).into())]));
+    /// Changes the configuration: ClickHouse is these shards of the cluster `all` from now on, each with the addresses of its replicas.
+    pub fn shards(&self, shards: &[&[&str]]) -> Result<()> {
+        let shard = |urls: &&[&str]| Value::Table(toml::Table::from_iter([("url".to_owned(), urls.to_vec().into())]));
         let mut tree: Value = toml::from_str(&fs::read_to_string(&self.config)?)?;
         let clickhouse = tree.get_mut("clickhouse").and_then(Value::as_table_mut).context("no [clickhouse]")?;
         clickhouse.remove("url");
         clickhouse.insert("cluster".to_owned(), "all".into());
-        clickhouse.insert("shards".to_owned(), addresses.iter().map(shard).collect::<Vec<_>>().into());
+        clickhouse.insert("shards".to_owned(), shards.iter().map(shard).collect::<Vec<_>>().into());
         Ok(fs::write(&self.config, toml::to_string(&tree)?)?)
     }
 

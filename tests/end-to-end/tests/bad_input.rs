@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
-use bounceflow_end_to_end::{Incoming, Outgoing, Pipeline, Process};
+use bounceflow_end_to_end::{Dice, Incoming, Outgoing, Pipeline, Process};
 use bounceflow_event::avro::{DELIVERY_EVENT, WriterSchema};
 use bounceflow_event::{DeliveryEvent, EventType, Millis, Text};
 use serde_json::{Value, json};
@@ -253,8 +253,10 @@ fn a_dead_letter_larger_than_its_topic_takes_waits_until_the_topic_takes_it() ->
     let letters = pipeline.topic("dead-letter");
     pipeline.kafka.largest_record(&letters, 10_000)?;
     let mut process = pipeline.run("classify", 0, &[])?;
-    let garbage = "?".repeat(20_000);
-    pipeline.kafka.write(&pipeline.topic("events"), &[Outgoing::new(garbage.as_str())])?;
+    // The limit is one of what is sent, and that is compressed.
+    let mut dice = Dice::new(1);
+    let garbage: Vec<u8> = (0..20_000).map(|_| dice.below(256) as u8).collect();
+    pipeline.kafka.write(&pipeline.topic("events"), &[Outgoing::new(garbage.clone())])?;
     let said = process.wait_for("Raise the topic's max.message.bytes")?;
     ensure!(said["topic"] == letters && said["bytes"] == garbage.len(), "{said}");
     ensure!(pipeline.kafka.read_all(&letters)?.is_empty(), "the topic took it");
@@ -262,7 +264,7 @@ fn a_dead_letter_larger_than_its_topic_takes_waits_until_the_topic_takes_it() ->
     pipeline.kafka.largest_record(&letters, 100_000)?;
     pipeline.settled("classify")?;
     let dead = pipeline.kafka.read_all(&letters)?;
-    ensure!(dead.len() == 1 && dead[0].payload.as_deref() == Some(garbage.as_bytes()), "{} letters", dead.len());
+    ensure!(dead.len() == 1 && dead[0].payload.as_ref() == Some(&garbage), "{} letters", dead.len());
     ensure!(process.stop()?.success(), "it did not end well");
     pipeline.passed();
     Ok(())

@@ -181,7 +181,7 @@ impl ClickHouse {
         started.pop().context("no server")
     }
 
-    /// Starts servers that know each other: cluster `all`, in which each is a shard of its own.
+    /// Starts servers that know each other: cluster `all`, in which replicas are one shard and each of the others is one of its own.
     pub fn start_shards(options: &[ClickHouseOptions]) -> Result<Vec<Self>> {
         let library = download::clickhouse()?;
         let program = launcher::find()?;
@@ -271,7 +271,7 @@ impl ClickHouse {
 impl Own {
     fn start(program: &Path, library: &Path, options: &[ClickHouseOptions]) -> Result<Vec<Self>> {
         let all = options.iter().map(|options| Self::prepare(program, library, options)).collect::<Result<Vec<_>>>()?;
-        let cluster = cluster(&all);
+        let cluster = cluster(&all, options);
         for (own, options) in all.iter().zip(options) {
             own.configure(options, &cluster)?;
             own.run()?;
@@ -396,10 +396,16 @@ fn replica(replica: &Replica) -> String {
     )
 }
 
-/// Servers as the shards of the cluster `all`.
-fn cluster(servers: &[Own]) -> String {
-    let shard = |own: &Own| format!("<shard><replica><host>127.0.0.1</host><port>{}</port></replica></shard>", own.tcp.number);
-    let shards: String = servers.iter().map(shard).collect();
+/// Servers as the shards of the cluster `all`: those that say so are replicas of one, each of the others is one.
+fn cluster(servers: &[Own], options: &[ClickHouseOptions]) -> String {
+    let mut shards: BTreeMap<String, String> = BTreeMap::new();
+    for (place, (own, options)) in servers.iter().zip(options).enumerate() {
+        let shard = options.replica.as_ref().map_or_else(|| format!("{place:04}"), |replica| replica.shard.clone());
+        let replica = format!("<replica><host>127.0.0.1</host><port>{}</port></replica>", own.tcp.number);
+        shards.entry(shard).or_default().push_str(&replica);
+    }
+    let shard = |replicas: String| format!("<shard><internal_replication>true</internal_replication>{replicas}</shard>");
+    let shards: String = shards.into_values().map(shard).collect();
     format!("<remote_servers><all>{shards}</all></remote_servers>\n")
 }
 
