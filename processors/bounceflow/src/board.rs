@@ -2,13 +2,15 @@
 //!
 //! Owns the lock around [`Watch`] and how its values become `api` answers. It decides nothing.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use bounceflow_classify::Rules as Classification;
 use bounceflow_event::RateBatch;
-use bounceflow_window::{Active, Counts, Metric, Scope, SourceState, SourceStatus, State, Transition, Watch, WindowSpec};
+use bounceflow_window::{
+    Active, AlertSeverity, Counts, Metric, Scope, SourceState, SourceStatus, State, Transition, Watch, WindowSpec,
+};
 use globset::Glob;
 use serde::Deserialize;
 
@@ -290,11 +292,16 @@ impl Board {
             let fired_at = active.fired_at?;
             Some(Outgoing { alert: shown(active), fired_at, resolved_at: None })
         });
-        let over = inner.over.iter().filter(|over| over.noticed.elapsed() < REMEMBER).map(|over| {
-            let resolved_at = Some(over.last.event_time);
-            Outgoing { alert: over.last.clone(), fired_at: over.fired_at, resolved_at }
-        });
-        Some((inner.version, firing.chain(over).collect()))
+        // Alertmanager knows an alert by its labels, whatever its episode, and holds what came last: so there is one of each.
+        let mut all: Vec<Outgoing> = firing.collect();
+        let mut told: HashSet<_> = watch.firing().map(|active| labels(&active.transition)).collect();
+        for over in inner.over.iter().rev().filter(|over| over.noticed.elapsed() < REMEMBER) {
+            if told.insert(labels(&over.last)) {
+                let resolved_at = Some(over.last.event_time);
+                all.push(Outgoing { alert: over.last.clone(), fired_at: over.fired_at, resolved_at });
+            }
+        }
+        Some((inner.version, all))
     }
 
     /// What changed since.
@@ -360,6 +367,11 @@ fn source(status: SourceStatus<'_>) -> api::Source {
         state: state.to_owned(),
         since,
     }
+}
+
+/// What makes an alert the same one to Alertmanager.
+fn labels(alert: &Transition) -> (&str, AlertSeverity, &str, &str) {
+    (&alert.rule, alert.severity, &alert.isp, &alert.identity)
 }
 
 /// The last transition with the figures of the last evaluation.
@@ -431,7 +443,7 @@ fn ratio(numerator: u64, denominator: u64) -> Option<f64> {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-mod tests {
+pub(crate) mod tests {
     use bounceflow_event::{RateRow, Source};
     use bounceflow_window::{Rules, Settings};
 
@@ -448,8 +460,18 @@ mod tests {
         board
     }
 
+    /// One that fires.
+    pub(crate) fn firing() -> Transition {
+        fold(&board(), 0, vec![row("gmail", "a.example", 10, 90)]).remove(0)
+    }
+
     fn row(isp: &'static str, identity: &'static str, deliveries: i64, hard: i64) -> RateRow<'static> {
         RateRow { bucket: NOW / 1000 - 60, isp, identity, deliveries, hard, ..RateRow::default() }
+    }
+
+    /// One of gmail in the minute before a second after NOW.
+    fn row_at(second: i64, deliveries: i64, hard: i64) -> RateRow<'static> {
+        RateRow { bucket: NOW / 1000 + second - 60, ..row("gmail", "a.example", deliveries, hard) }
     }
 
     /// Folds rows and lets event time reach `second` after NOW.
@@ -458,7 +480,7 @@ mod tests {
         let source = Source { topic: "t", max_event_time: Some(time + 30_000), ..Source::default() };
         let mut out = Vec::new();
         let batch = RateBatch { parts: 1, rows, sources: vec![source], ..RateBatch::default() };
-        board.fold(&batch, time, &mut out);
+        board.fold(&batch, time + 30_000, &mut out);
         board.changed(out.clone());
         out
     }
@@ -507,6 +529,21 @@ mod tests {
         let (rules, both) = (Arc::new(Rules::builtin().unwrap()), [life.clone(), life].concat());
         first.open(Watch::new(rules, Settings::default()), both);
         assert_eq!(first.alerts().alerts.len(), 1);
+    }
+
+    #[test]
+    fn an_alert_that_fires_again_is_not_taken_back_by_its_last_episode() {
+        let board = board();
+        board.caught_up();
+        for episode in 0..3 {
+            assert_eq!(fold(&board, 1000 * episode, vec![row_at(1000 * episode, 10, 90)]).len(), 1, "it fires");
+            let (_, sent) = board.outgoing().unwrap();
+            assert_eq!((sent.len(), sent[0].resolved_at), (1, None), "Alertmanager keeps what it is told last");
+            assert_eq!(fold(&board, 1000 * episode + 400, vec![]).len(), 1, "it is over");
+            let (_, sent) = board.outgoing().unwrap();
+            assert_eq!((sent.len(), sent[0].resolved_at), (1, Some(NOW + 1000 * (1000 * episode + 250))), "the newest episode");
+        }
+        assert_eq!(board.alerts().alerts.len(), 3);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use bounceflow_window::Transition;
 /// Who must act and what they do: by the classification rule behind the top pattern, else by the top category.
 pub fn cause_and_action(rules: &Rules, alert: &Transition) -> (RootCause, Action) {
     let category = alert.categories.first().map_or("", |(category, _)| category);
-    let by_rule = rules.iter().find(|rule| rule.id() == alert.pattern_rule && alert.pattern_category == category);
+    let by_rule = rules.iter().find(|rule| rule.id() == alert.pattern_rule && rule.category().as_str() == category);
     let found = by_rule.or_else(|| rules.iter().find(|rule| rule.category().as_str() == category));
     found.map_or((RootCause::Unknown, Action::Investigate), |rule| (rule.root_cause(), rule.action()))
 }
@@ -102,5 +102,26 @@ pub fn length(seconds: i64) -> String {
         s if s > 0 && s % 3600 == 0 => format!("{} h", s / 3600),
         s if s > 0 && s % 60 == 0 => format!("{} min", s / 60),
         s => format!("{s} s"),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cause_and_action_are_the_same_before_and_after_a_restart() {
+        let rules = Rules::builtin().unwrap();
+        let of = |category: &str| rules.iter().find(|rule| rule.category().as_str() == category).unwrap();
+        // The most frequent pattern need not be of the most frequent category: patterns of deferrals count as well.
+        let (throttled, invalid) = (of("rate_limited"), of("invalid_recipient"));
+        let mut before = crate::board::tests::firing();
+        before.categories = vec![("invalid_recipient".to_owned(), 9)];
+        (before.pattern_rule, before.pattern_category) = (throttled.id().to_owned(), "rate_limited".to_owned());
+        let after = from_wire(&to_wire(&before, RootCause::Unknown, Action::Investigate)).unwrap();
+        for transition in [before, after] {
+            assert_eq!(cause_and_action(&rules, &transition), (invalid.root_cause(), invalid.action()));
+        }
     }
 }

@@ -101,6 +101,10 @@ struct Mark {
     log_time: i64,
     /// Event time from which the log read was complete; none: from its very beginning.
     complete_from: Option<i64>,
+    /// The same of this replica's first life; none: it had the log from its very beginning. What it could not judge for want of log,
+    /// others had recorded, and it went on from there.
+    #[serde(default)]
+    joined: Option<i64>,
 }
 
 /// From where the log is read.
@@ -135,6 +139,7 @@ struct Life<'t> {
     /// What an earlier life left; taken when the first batch is read.
     left: Option<(Option<Mark>, Vec<Transition>)>,
     complete_from: Option<i64>,
+    joined: Option<i64>,
     next: i64,
     /// Where the log ended when that was asked last; none: it was reached. Under steady traffic the client never says `End`.
     end: Option<i64>,
@@ -154,7 +159,7 @@ impl<'t> Life<'t> {
         let mut schemas = schemas::known()?;
         schemas::load(&task.config.kafka, &topics.schemas, &mut schemas)?;
         let mark = mark_of(&left);
-        let recorded = recorded(task, &schemas, mark.map(|_| id))?;
+        let recorded = recorded(task, &schemas, mark.map(|mark| (mark, id)))?;
         let start = start_of(task, consumer, &schemas, &left, mark)?;
         consumer.start(&[(topics.rates.clone(), PARTITION, start.offset)])?;
         tracing::info!(
@@ -179,6 +184,7 @@ impl<'t> Life<'t> {
             complete: start.complete,
             left: Some((mark, recorded)),
             complete_from: None,
+            joined: None,
             next: start.offset,
             end: Some(left.high),
             log_time: 0,
@@ -213,9 +219,14 @@ impl<'t> Life<'t> {
         }
         if self.lag_asked.elapsed() > LAG_EVERY {
             self.lag_asked = Instant::now();
-            let end = consumer.end_of(&self.task.config.topics.rates, PARTITION)?;
-            self.end = Some(end);
-            self.task.board.lag((end - self.next).max(0));
+            match consumer.end_of(&self.task.config.topics.rates, PARTITION) {
+                Ok(end) => {
+                    self.end = Some(end);
+                    self.task.board.lag((end - self.next).max(0));
+                }
+                // What was counted is as right as before.
+                Err(error) => tracing::warn!(%error, "Kafka does not say where the rates topic ends; asking again"),
+            }
             self.report();
         }
         if self.end.take_if(|end| self.next >= *end).is_some() {
@@ -295,6 +306,7 @@ impl<'t> Life<'t> {
         };
         // What an earlier life did not judge for want of log is not judged sooner for a restart.
         self.complete_from = read.max(mark.and_then(|m| m.complete_from));
+        self.joined = mark.map_or(self.complete_from, |m| m.joined);
         let watch = &self.task.config.watch;
         let evaluated_to = mark.map(|m| m.evaluated_to);
         let rules = Arc::clone(&watch.rules);
@@ -322,7 +334,7 @@ impl<'t> Life<'t> {
             let record = BaseRecord::to(&topics.alerts).key(change.alert_id.as_bytes()).payload(&self.bytes[..]);
             producer.send(record.partition(0).headers(headers))?;
         }
-        let mark = Mark { evaluated_to: step, log_time: self.log_time, complete_from: self.complete_from };
+        let mark = Mark { evaluated_to: step, log_time: self.log_time, complete_from: self.complete_from, joined: self.joined };
         let metadata = serde_json::to_string(&mark).map_err(|e| Trouble::End(e.into()))?;
         producer.commit(&[(topics.rates.clone(), PARTITION, self.next, metadata)], &self.group)?;
         self.committed.1 = evaluated_to;
@@ -353,21 +365,34 @@ fn mark_of(left: &Committed) -> Option<Mark> {
     mark
 }
 
-/// The transitions in the topic: those `replica` wrote, or everybody's.
-fn recorded(task: &Task, schemas: &Schemas, replica: Option<&str>) -> anyhow::Result<Vec<Transition>> {
+/// The transitions in the topic that this replica goes on from: its own and what it took over when it was new. A new one takes everybody's.
+fn recorded(task: &Task, schemas: &Schemas, left: Option<(Mark, &str)>) -> anyhow::Result<Vec<Transition>> {
     let mut transitions = Vec::new();
     Reader::open(&task.config.kafka, &task.config.topics.alerts)?.to_end(PATIENCE, |record| {
         let by = header(record, REPLICA);
-        // One sent again comes after those that followed it; this replica wrote it and could read it where it stood.
-        if replica.is_some_and(|own| by.as_deref() != Some(own.as_bytes())) || Resent::of(record).is_some() {
+        // One sent again comes after those that followed it; whoever wrote it could read it where it stood.
+        if Resent::of(record).is_some() {
             return;
         }
         match record.payload().map(|payload| schemas.decode::<Alert>(payload)) {
-            Some(Ok(alert)) => transitions.extend(evidence::from_wire(&alert)),
+            Some(Ok(alert)) => {
+                let is_own = |own: &str| by.as_deref() == Some(own.as_bytes());
+                if left.is_none_or(|(mark, own)| is_own(own) || mark.took_over(alert.event_time, alert.window_seconds)) {
+                    transitions.extend(evidence::from_wire(&alert));
+                }
+            }
             _ => tracing::warn!(offset = record.offset(), "A transition in the topic of alerts cannot be read; left out"),
         }
     })?;
     Ok(transitions)
+}
+
+impl Mark {
+    /// Whether a transition of another replica is of a time at which this one could not judge: it had not read the whole window.
+    fn took_over(&self, event_time: i64, window_seconds: i64) -> bool {
+        // A window moves in slides, none longer than itself.
+        self.joined.is_some_and(|joined| event_time - 2 * 1000 * window_seconds < joined)
+    }
 }
 
 /// From where to read, so that every window is complete when the first new step is evaluated.
@@ -411,5 +436,32 @@ fn latest(task: &Task, schemas: &Schemas, left: &Committed) -> anyhow::Result<Op
             return Ok(smallest);
         }
         back *= 10;
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    const HOUR: i64 = 3_600_000;
+
+    fn mark(joined: Option<i64>) -> Mark {
+        Mark { evaluated_to: 30 * HOUR, log_time: 30 * HOUR, complete_from: Some(29 * HOUR), joined }
+    }
+
+    #[test]
+    fn a_later_life_goes_on_from_what_the_first_took_over_and_no_other() {
+        let joined = mark(Some(20 * HOUR));
+        assert!(joined.took_over(19 * HOUR, 300), "before it could read anything");
+        assert!(joined.took_over(21 * HOUR, 24 * 3600), "a window that began before");
+        assert!(!joined.took_over(21 * HOUR, 300), "judged by itself");
+        assert!(!mark(None).took_over(HOUR, 300), "it read everything");
+    }
+
+    #[test]
+    fn marks_of_earlier_versions_are_read() {
+        let mark: Mark = serde_json::from_str(r#"{"evaluated_to":1,"log_time":2,"complete_from":3}"#).unwrap();
+        assert_eq!((mark.complete_from, mark.joined), (Some(3), None));
     }
 }

@@ -116,14 +116,14 @@ pub(crate) struct Terms {
 }
 
 impl Level {
-    /// Integers below 2^53 and one product each: every machine says the same.
+    /// Integers below 2^53 and one division, rounded as the threshold was when it was read: 7 of 100 is 0.07, on every machine.
     pub(crate) fn of(rule: &Rule, (numerator, denominator): (u64, u64)) -> Self {
-        let share = |fraction: f64| fraction * denominator as f64;
+        let rate = numerator as f64 / denominator as f64;
         if denominator < rule.min_volume.max(1) {
             Self::Clear
-        } else if numerator as f64 >= share(rule.threshold) {
+        } else if rate >= rule.threshold {
             Self::Breach
-        } else if (numerator as f64) < share(rule.clear) {
+        } else if rate < rule.clear {
             Self::Clear
         } else {
             Self::Between

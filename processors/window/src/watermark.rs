@@ -8,8 +8,6 @@ use bounceflow_event::{RateBatch, Source};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use crate::windows::AHEAD_SECONDS;
-
 /// A source not listed for so much log time is forgotten, seconds; so is an event time no listing has named for as long.
 /// Whoever begins to read so far back comes to know what one who never stopped still knows.
 pub(crate) const FORGET_SECONDS: u32 = 24 * 3600;
@@ -142,8 +140,9 @@ impl Sources {
 
     fn list(&mut self, topic: &str, listing: Listing, log_time: i64) {
         let Listing { partition, max_event_time, end_reached } = listing;
-        // No clock error takes the watermark along.
-        let max_event_time = max_event_time.map(|time| time.min(log_time + i64::from(AHEAD_SECONDS) * 1000));
+        // Nothing happened after the log heard of it: a fast clock takes neither the watermark along nor the lead, which would make
+        // everybody with a right one look late.
+        let max_event_time = max_event_time.map(|time| time.min(log_time));
         let place = match self.all.binary_search_by(|known| (&*known.topic, known.partition).cmp(&(topic, partition))) {
             Ok(place) => place,
             Err(place) => {

@@ -15,7 +15,8 @@ fn play(watch: &mut Watch, from: i64, counts: &[(i64, i64)]) -> Vec<Transition> 
     for ((good, bad), n) in counts.iter().zip(0..) {
         let begin = DAY + from + n * 10;
         // Its bucket is whole at the next step, and the watermark reaches just that.
-        out.extend(fold(watch, &batch(begin, vec![row(begin, "gmail", "shop", *good, *bad)], vec![at(0, begin + 10 + 30)])));
+        let heard = begin + 10 + 30;
+        out.extend(fold(watch, &batch(heard, vec![row(begin, "gmail", "shop", *good, *bad)], vec![at(0, heard)])));
     }
     out
 }
@@ -101,7 +102,7 @@ fn one_step_speaks_in_the_order_of_the_file_then_of_the_keys() {
         settings(),
     );
     let rows = ["yahoo", "other", "gmail"].iter().flat_map(|isp| ["shop", "news"].map(|identity| row(DAY, isp, identity, 0, 5)));
-    let said = lines(&fold(&mut watch, &batch(DAY, rows.collect(), vec![at(0, DAY + 40)])));
+    let said = lines(&fold(&mut watch, &batch(DAY + 40, rows.collect(), vec![at(0, DAY + 40)])));
     let expected = [
         "10 z gmail/ firing 10/10",
         "10 z other/ firing 10/10",
@@ -131,7 +132,7 @@ fn a_transition_carries_its_evidence() {
         category("f", 3, 0),
     ];
     counted.categories.push(category("none", 0, 90));
-    let mut logged = batch(DAY, vec![counted], vec![at(0, DAY + 40)]);
+    let mut logged = batch(DAY + 40, vec![counted], vec![at(0, DAY + 40)]);
     logged.1.patterns = vec![pattern(-5, "gmail", "shop", 3, "421 later"), pattern(9, "gmail", "shop", 2, "x")];
     let said = fold(&mut watch, &logged);
     let of = |name: &str, count| (name.to_owned(), count);
@@ -220,4 +221,14 @@ fn a_rule_is_judged_once_the_log_covers_its_window_and_taken_from_the_record_unt
     assert_eq!(play(&mut replica, 280, &counts[28..]), recorded[3..]);
     assert_eq!((unjudged(&replica), replica.firing().count()), (vec![], 0));
     assert_eq!(unjudged(&whole), Vec::<String>::new());
+}
+
+#[test]
+fn a_rate_of_just_the_threshold_breaches() {
+    for (bad, of, threshold) in [(7, 100, "0.07"), (14, 100, "0.14"), (55, 100, "0.55"), (21, 300, "0.07")] {
+        let said = script(&format!("threshold = {threshold} | min_volume = 1"), &[(of - bad, bad)]);
+        assert_eq!(said, [format!("10 r / firing {bad}/{of}")]);
+        let said = script(&format!("threshold = {threshold} | min_volume = 1"), &[(of - bad + 1, bad)]);
+        assert_eq!(said, Vec::<String>::new(), "{bad} of {}", of + 1);
+    }
 }

@@ -159,9 +159,10 @@ fn every_mistake_is_told_at_once() {
     rules.toml:54: rule #6: unknown field `labels`; write one of name, scope, isp, identity, metric, window, threshold, clear, min_volume, for, keep_firing, severity, annotations
     rules.toml:56: rule #6: `annotations.summary` is an array; write a string
     rules.toml:57: rule #6: the name "run-book" in `annotations` is refused by Alertmanager; write letters, digits and `_`, no digit first
-    rules.toml:61: string values must be quoted, expected literal string; correct the line, the file is TOML
-    rules.toml:62: rule unquoted: `window` "25h" is out of range; write 1m to 24h
-    rules.toml:64: duplicate key; correct the line, the file is TOML
+    rules.toml:58: rule #6: the name "action" in `annotations` is the name of evidence that every alert brings; choose another
+    rules.toml:62: string values must be quoted, expected literal string; correct the line, the file is TOML
+    rules.toml:63: rule unquoted: `window` "25h" is out of range; write 1m to 24h
+    rules.toml:65: duplicate key; correct the line, the file is TOML
     "#);
 }
 

@@ -127,10 +127,13 @@ fn a_source_of_unknown_time_holds_until_it_is_left_out() {
 }
 
 #[test]
-fn a_clock_far_ahead_takes_nothing_along() {
+fn a_clock_that_is_fast_takes_nothing_along_and_makes_nobody_late() {
     let mut watch = watch();
-    hear(&mut watch, 0, vec![at(0, DAY + 1_000_000)]);
-    assert_eq!(watermark(&watch), Some(570), "at most 10 min ahead of the log");
+    for log in (0..2000).step_by(10) {
+        hear(&mut watch, log, vec![at(0, DAY + log + 200), at(1, DAY + log - 5), idle(2), at(3, DAY + 1_000_000)]);
+    }
+    assert_eq!([0, 1, 2, 3].map(|partition| state(&watch, partition)), ["current", "current", "idle", "current"]);
+    assert_eq!(watermark(&watch), Some(1990 - 30 - 30), "that of the idle one");
 }
 
 #[test]

@@ -211,7 +211,7 @@ fn minute() -> Watch {
 fn local_failures_count_for_the_identity_alone() {
     let mut watch = minute();
     let rows = vec![row(DAY, "local", "shop", 0, 5), row(DAY, "gmail", "shop", 10, 1)];
-    fold(&mut watch, &batch(DAY, rows, vec![at(0, DAY + 60)]));
+    fold(&mut watch, &batch(DAY + 60, rows, vec![at(0, DAY + 60)]));
     let hard = |scope, isp, identity| watch.windows().counts(scope, isp, identity, MINUTE).map(|counts| counts.hard);
     assert_eq!(hard(Scope::Overall, "", ""), Some(1));
     assert_eq!(hard(Scope::Isp, "local", ""), None);
@@ -252,7 +252,7 @@ fn what_cannot_be_counted_is_refused_by_reason() {
     assert_eq!(watch.windows().len(), 4);
     let overall = |watch: &Watch| watch.windows().counts(Scope::Overall, "", "", MINUTE).unwrap().deliveries;
     assert_eq!(overall(&watch), 1, "a row behind the last step shows at once");
-    fold(&mut watch, &batch(DAY + 20, vec![], vec![at(0, DAY + 40)]));
+    fold(&mut watch, &batch(DAY + 40, vec![], vec![at(0, DAY + 40)]));
     assert_eq!(overall(&watch), 2, "the keys that were there count rows of others too");
 }
 
@@ -271,7 +271,7 @@ fn patterns_count_where_their_failures_do_and_lend_the_latest_sample() {
         pattern(9, "local", "shop", 9, "own"),
     ];
     fold(&mut watch, &first);
-    let mut second = batch(DAY + 60, vec![row(DAY + 30, "gmail", "shop", 0, 1)], vec![at(0, DAY + 70)]);
+    let mut second = batch(DAY + 70, vec![row(DAY + 30, "gmail", "shop", 0, 1)], vec![at(0, DAY + 70)]);
     second.1.patterns = vec![pattern(7, "gmail", "shop", 1, "new")];
     fold(&mut watch, &second);
     let said = |scope, isp, identity, limit| -> Vec<(i64, u64, String)> {
@@ -303,7 +303,7 @@ fn in_a_backlog_a_pattern_counts_before_the_newest_bucket_of_its_batch() {
 fn totals_say_of_every_key_what_counts_says() {
     let mut watch = minute();
     let rows = vec![row(DAY, "gmail", "shop", 10, 1), row(DAY + 10, "yahoo", "shop", 20, 2), row(DAY, "gmail", "news", 5, 5)];
-    fold(&mut watch, &batch(DAY, rows, vec![at(0, DAY + 50)]));
+    fold(&mut watch, &batch(DAY + 50, rows, vec![at(0, DAY + 50)]));
     for scope in Scope::ALL {
         let mut seen = 0;
         for (isp, identity, counts) in watch.windows().totals(scope, MINUTE) {

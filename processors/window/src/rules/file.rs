@@ -38,6 +38,9 @@ const LARGEST_VOLUME: i64 = 1 << 53;
 const LONGEST_NAME: usize = 64;
 /// Of alerts about the pipeline itself.
 const RESERVED: &str = "pipeline.";
+/// Annotations that every alert brings to Alertmanager.
+const EVIDENCE: [&str; 9] =
+    ["rate", "threshold", "since", "top_categories", "sample", "pattern", "classified_by", "root_cause", "action"];
 /// Where the sender itself failed: kept out of ISP rates.
 const LOCAL: &str = "local";
 
@@ -423,6 +426,10 @@ impl<'a, 'i, 'f> Reader<'a, 'i, 'f> {
             let head = |b: u8| b.is_ascii_alphabetic() || b == b'_';
             if !name.bytes().next().is_some_and(head) || !name.bytes().all(|b| head(b) || b.is_ascii_digit()) {
                 let problem = "is refused by Alertmanager; write letters, digits and `_`, no digit first";
+                self.add(key.span().start, format!("the name {name:?} in `annotations` {problem}"));
+            }
+            if EVIDENCE.contains(&&**name) {
+                let problem = "is the name of evidence that every alert brings; choose another";
                 self.add(key.span().start, format!("the name {name:?} in `annotations` {problem}"));
             }
             match value.get_ref() {
