@@ -25,6 +25,7 @@ use crate::dead_letter::letter::each_header;
 use crate::dead_letter::resend::{Mark, explain, mark, take_over};
 use crate::dead_letter::shelf::{Place, Shelf, State};
 use crate::dead_letter::transactional_id;
+use crate::kafka::{self, Producer};
 use crate::process::recipient_hashes;
 use crate::progress::note;
 use report::{Letter, Report, Rows};
@@ -111,8 +112,11 @@ fn erase(config: &Config, people: &People, args: &Args) -> anyhow::Result<Report
     if !args.dry_run {
         runtime.block_on(shards.remember_erased(&people.persons, now))?;
     }
+    // Before the roles are waited for, so that what a `dead-letter resend` sent is waited for too. One that begins later takes the id from
+    // this run, which then ends with an error at the first letter it has to mark.
+    let producer = if args.dry_run { None } else { Some(take_over(config)?) };
     let (waiting, sink) = wait_for_roles(config, Instant::now() + wait)?;
-    let letters = erase_letters(config, people, args.dry_run)?;
+    let letters = erase_letters(config, people, producer.as_ref())?;
     let topic = &config.topics.failures;
     let erasure = Erasure { people: &people.persons, salt: &people.salt, digests: &people.digests, topic, settled: &sink.to };
     let found = runtime.block_on(shards.count_rows_of(&erasure))?;
@@ -157,10 +161,13 @@ fn wait_for_roles(config: &Config, deadline: Instant) -> anyhow::Result<(Vec<Str
     Ok((waiting, sink))
 }
 
-/// Finds the letters that hold somebody and, unless this is a trial, takes them out of reach.
-fn erase_letters(config: &Config, people: &People, dry_run: bool) -> anyhow::Result<report::Letters> {
+/// Finds the letters that hold somebody and takes them out of reach; without a producer this is a trial.
+fn erase_letters(config: &Config, people: &People, producer: Option<&Producer>) -> anyhow::Result<report::Letters> {
     let topic = &config.topics.dead_letter;
-    let producer = if dry_run { None } else { Some(take_over(config)?) };
+    if producer.is_some() {
+        // What the roles settled is committed, but not in every topic at the same moment.
+        kafka::wait_until_stable(&config.kafka, topic)?;
+    }
     let mut places: BTreeSet<Place> = BTreeSet::new();
     let shelf = Shelf::read(config, |place, record| {
         let search = &people.search;
@@ -171,7 +178,7 @@ fn erase_letters(config: &Config, people: &People, dry_run: bool) -> anyhow::Res
         }
     })?;
     let found: Vec<_> = places.iter().filter_map(|place| Some((*place, shelf.letters.get(place)?))).collect();
-    if let Some(producer) = &producer {
+    if let Some(producer) = producer {
         let id = transactional_id(config);
         let open: Vec<_> = found.iter().filter(|(_, letter)| letter.state != State::Erased).collect();
         for some in open.chunks(MOST_MARKS) {

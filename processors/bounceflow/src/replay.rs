@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 use bounceflow_classify::PATTERN_VERSION;
+use bounceflow_enrich::Isps;
 use bounceflow_warehouse::replay::{By, Range};
 use bounceflow_warehouse::{ENCODER_VERSION, Replay, State, Warehouse};
 use clap::error::ErrorKind;
@@ -194,8 +195,8 @@ impl Session {
                 );
                 ensure!(
                     by.settings == replay.by.settings,
-                    "replay {id} was begun by another version of bounceflow, or with other inputs, identities or recipient key in the \
-                     configuration: put those back, or discard the replay and start again"
+                    "replay {id} was begun by another version of bounceflow, or with other inputs, identities, mailbox providers, \
+                     retention or recipient key in the configuration: put those back, or discard the replay and start again"
                 );
                 self.count(replay, json)
             }
@@ -272,12 +273,16 @@ impl Session {
         let rules = rules.iter().map(std::path::absolute).collect::<Result<Vec<_>, _>>()?;
         let key = Sha256::digest(&config.recipient.key);
         let settings = format!(
-            "{} {ENCODER_VERSION} {PATTERN_VERSION} {} {key:x?} {} {:?} {:?}",
+            "{} {ENCODER_VERSION} {PATTERN_VERSION} {} {key:x?} {} {:?} {:?} {} {} {}",
             env!("CARGO_PKG_VERSION"),
             config.recipient.key_id,
             config.recipient.keep_plain,
             config.identities,
-            config.inputs
+            config.inputs,
+            told(&config.isps),
+            // What is older than these is refused.
+            config.clickhouse.retention.failures,
+            config.clickhouse.retention.rates
         );
         Ok(By {
             rules: rules.iter().map(|path| path.display().to_string()).collect(),
@@ -335,6 +340,15 @@ impl Session {
     }
 }
 
+/// The table of providers in the same words at every run: its maps of domains and hosts have another order in each process.
+fn told(isps: &Isps) -> String {
+    let known: Vec<_> = isps.ids().map(|isp| isps.get(isp)).collect();
+    let all = format!("{isps:?}");
+    let mut entries: Vec<&str> = all.split([',', '{', '}', '[', ']']).map(str::trim).collect();
+    entries.sort_unstable();
+    format!("{known:?} {entries:?}")
+}
+
 fn now() -> i64 {
     jiff::Timestamp::now().as_millisecond()
 }
@@ -342,4 +356,23 @@ fn now() -> i64 {
 /// Progress is a courtesy: a closed stderr must not end the run.
 fn say(text: Arguments<'_>) {
     let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_of_providers_is_told_alike_at_every_run_and_another_one_otherwise() {
+        const BUILTIN: &str = include_str!("../../enrich/tables/isps.toml");
+        let of = |text: &str| told(&Isps::from_toml(text).unwrap());
+        let builtin = of(BUILTIN);
+        for _ in 0..4 {
+            assert_eq!(of(BUILTIN), builtin);
+        }
+        let other = BUILTIN.replacen("[\"gmail.com\", ", "[", 1);
+        assert_ne!(other, BUILTIN);
+        assert_ne!(of(&other), builtin);
+    }
 }

@@ -29,6 +29,7 @@ use ratatui::crossterm::terminal;
 
 use crate::command::Configured;
 use crate::config::Config;
+use crate::printable::printable;
 use crate::progress::{Progress, note};
 use output::Output;
 
@@ -135,7 +136,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let rows = crate::command::one_thread()?.block_on(async {
         // Everything a report reads, it reads here.
         let warehouse = shards.reader().await?;
-        let unknown = warehouse.unknown_names(&request.filters, &isps).await?;
+        let unknown = warehouse.unknown_names(&request.filters, request.period, &isps).await?;
         if !unknown.is_empty() {
             wrong_usage(&unknown.iter().map(refusal).collect::<Vec<_>>().join("; "));
         }
@@ -242,7 +243,11 @@ fn refusal(unknown: &UnknownName) -> String {
     let what = if *what == "isp" { "ISP" } else { what };
     match &near[..] {
         [] => format!("no {what} is called {name:?}"),
-        near => format!("no {what} is called {name:?}; did you mean {}?", near.join(" or ")),
+        near => {
+            // Whoever sent the mail chose them.
+            let near: Vec<_> = near.iter().map(|name| printable(name, false)).collect();
+            format!("no {what} is called {name:?}; did you mean {}?", near.join(" or "))
+        }
     }
 }
 

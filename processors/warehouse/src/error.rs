@@ -70,6 +70,19 @@ pub enum WarehouseError {
         /// The binary's.
         needed: u32,
     },
+    /// A server lacks what the history of its cluster says was made.
+    #[error(
+        "ClickHouse at {url} lacks {missing} of database {database}, although the history it shares with its cluster says that they were \
+         made: name it in [clickhouse] url together with a server that has them, and run `bounceflow migrate`, which makes them there"
+    )]
+    Incomplete {
+        /// Where.
+        url: String,
+        /// Which database.
+        database: String,
+        /// Names of the tables.
+        missing: String,
+    },
     /// The server does not know what inserts need.
     #[error("ClickHouse at {url} is version {found}, bounceflow needs {needed} or later: upgrade the server")]
     OldServer {

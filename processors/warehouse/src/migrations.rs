@@ -2,7 +2,7 @@
 //!
 //! Every statement can run again (`IF NOT EXISTS`), so a migration interrupted between two statements is simply run once more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use clickhouse::Row;
@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::check::OLDEST;
 use crate::client::Warehouse;
 use crate::error::WarehouseError;
-use crate::replication::{CREATE_TABLE, Replication, code, is_insert, named_behind};
+use crate::replication::{CREATE_TABLE, Replication, code, created, is_insert, named_behind};
 use crate::sharding::{Sharding, is_shown};
 
 /// A migration this binary holds.
@@ -78,6 +78,8 @@ const HISTORY: &str = "CREATE TABLE IF NOT EXISTS schema_migrations
 ENGINE = MergeTree ORDER BY version
 COMMENT 'Which migrations of bounceflow were applied: the sink refuses a database that does not match its binary'";
 
+const HISTORY_TABLE: &str = "schema_migrations";
+
 /// How long `migrate` waits for a replica to learn a change of a table that another one made.
 const CATCH_UP_S: u64 = 60;
 
@@ -98,6 +100,21 @@ impl Warehouse {
         lead: Option<&Self>,
         progress: &mut (dyn FnMut(&str) + Send),
     ) -> Result<Vec<Applied>, WarehouseError> {
+        let recorded = self.prepare().await?;
+        let mut applied = Vec::new();
+        for migration in MIGRATIONS.iter().filter(|m| !recorded.contains_key(&m.version)) {
+            let Migration { version, name, .. } = migration;
+            progress(&format!("{version:04} {name}"));
+            self.run(migration, lead).await?;
+            self.record(migration).await?;
+            applied.push(Applied { version: *version, name });
+        }
+        self.define_views().await?;
+        Ok(applied)
+    }
+
+    /// Makes the database and its history, and says what was applied.
+    pub(crate) async fn prepare(&self) -> Result<BTreeMap<u32, String>, WarehouseError> {
         self.check_server(OLDEST).await?;
         let database = self.database();
         let create = format!("CREATE DATABASE IF NOT EXISTS `{database}`");
@@ -107,27 +124,56 @@ impl Warehouse {
         self.timed("create schema_migrations", self.client().query_raw(&history).execute()).await?;
         let recorded = self.recorded().await?;
         self.compare(&recorded)?;
+        Ok(recorded)
+    }
 
-        let mut applied = Vec::new();
-        for migration in MIGRATIONS.iter().filter(|m| !recorded.contains_key(&m.version)) {
-            let Migration { version, name, sql, .. } = migration;
-            progress(&format!("{version:04} {name}"));
-            let what = format!("apply migration {version:04} ({name})");
-            for statement in statements(sql) {
-                let statement = self.replicated(statement, Replication::rewrite)?;
-                let own = match lead {
-                    None => Some(statement),
-                    Some(lead) => self.own_part(lead, statement).await?,
-                };
-                if let Some(statement) = own {
-                    self.timed(&what, self.client().query_raw(&statement).execute()).await?;
-                }
+    /// Runs the statements of a migration: by itself, or as a replica that `lead` is ahead of.
+    async fn run(&self, migration: &Migration, lead: Option<&Self>) -> Result<(), WarehouseError> {
+        let what = format!("apply migration {:04} ({})", migration.version, migration.name);
+        for statement in statements(migration.sql) {
+            let statement = self.replicated(statement, Replication::rewrite)?;
+            let own = match lead {
+                None => Some(statement),
+                Some(lead) => self.own_part(lead, statement).await?,
+            };
+            if let Some(statement) = own {
+                self.timed(&what, self.client().query_raw(&statement).execute()).await?;
             }
-            self.record(migration).await?;
-            applied.push(Applied { version: *version, name });
         }
-        self.define_views().await?;
-        Ok(applied)
+        Ok(())
+    }
+
+    /// Makes here what `lead` has and this server lacks of what was applied, without `ON CLUSTER`: it came when the history, which is one
+    /// for the cluster, said of everything that it was done.
+    pub(crate) async fn join(
+        &self,
+        lead: &Self,
+        recorded: &BTreeMap<u32, String>,
+        progress: &mut (dyn FnMut(&str) + Send),
+    ) -> Result<(), WarehouseError> {
+        let missing = self.missing(made(recorded, |_| true)).await?;
+        // What an operator has dropped everywhere is nothing to take over.
+        let of_lead = lead.missing(made(recorded, |_| true)).await?;
+        if missing.iter().all(|name| of_lead.contains(name)) {
+            return Ok(());
+        }
+        let url = &self.settings.url;
+        if missing.contains(&HISTORY_TABLE) {
+            return Err(WarehouseError::Settings(format!(
+                "{url} is not one of the servers of [clickhouse] cluster: what runs ON CLUSTER makes nothing there. Name it in remote_servers \
+                 of each server, or take it out of url"
+            )));
+        }
+        progress(&format!("at {url}, which lacks {}", missing.join(", ")));
+        let mut alone = self.clone();
+        if let Some(replication) = &mut alone.settings.replication {
+            replication.cluster = None;
+        }
+        alone.check_server(OLDEST).await?;
+        for migration in MIGRATIONS.iter().filter(|m| recorded.contains_key(&m.version)) {
+            alone.run(migration, Some(lead)).await?;
+        }
+        alone.define_views().await
     }
 
     /// Brings what this server shows of all shards to this binary's schema, once every shard is there. How many shards it sees.
@@ -164,9 +210,32 @@ impl Warehouse {
         self.timed("record a migration", record.execute()).await
     }
 
-    /// The newest migration that was applied here; 0: none.
-    pub(crate) async fn version(&self) -> Result<u32, WarehouseError> {
-        Ok(self.recorded_if_any().await?.last_key_value().map_or(0, |(version, _)| *version))
+    /// The newest migration that was applied here (0: none), and how much of what was applied is missing all the same.
+    pub(crate) async fn version(&self) -> Result<(u32, usize), WarehouseError> {
+        let recorded = self.recorded_if_any().await?;
+        let missing = self.missing(made(&recorded, |_| true)).await?;
+        Ok((recorded.last_key_value().map_or(0, |(version, _)| *version), missing.len()))
+    }
+
+    /// Which of these tables and views are not here.
+    async fn missing(&self, made: BTreeSet<&'static str>) -> Result<Vec<&'static str>, WarehouseError> {
+        let query = self.server().query("SELECT name FROM system.tables WHERE database = ?").bind(self.database());
+        let there: BTreeSet<String> = self.timed("list tables", query.fetch_all::<String>()).await?.into_iter().collect();
+        Ok(made.into_iter().filter(|name| !there.contains(*name)).collect())
+    }
+
+    /// Whether this server has everything that rows are stored in. Where the history is one for a cluster it does not say so, and a block
+    /// that came before the view behind its table would never be counted.
+    pub(crate) async fn check_whole(&self, recorded: &BTreeMap<u32, String>) -> Result<(), WarehouseError> {
+        if self.settings.replication.as_ref().is_none_or(|replication| replication.cluster.is_none()) {
+            return Ok(());
+        }
+        let missing = self.missing(made(recorded, |statement| !is_shown(statement))).await?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let (url, database) = (self.settings.url.clone(), self.database().to_owned());
+        Err(WarehouseError::Incomplete { url, database, missing: missing.join(", ") })
     }
 
     /// What is left of a statement for a replica whose tables `lead` holds as they are to be; none: it has nothing to do.
@@ -214,7 +283,7 @@ impl Warehouse {
         let recorded = self.recorded_if_any().await?;
         self.compare(&recorded)?;
         match MIGRATIONS.iter().find(|m| !recorded.contains_key(&m.version)) {
-            None => Ok(()),
+            None => self.check_whole(&recorded).await,
             Some(_) => Err(WarehouseError::TooOld {
                 database: self.database().to_owned(),
                 found: recorded.last_key_value().map_or(0, |(version, _)| *version),
@@ -258,6 +327,13 @@ impl Warehouse {
     }
 }
 
+/// Names of what the recorded migrations have made by statements that are `wanted`, and of their history.
+fn made(recorded: &BTreeMap<u32, String>, wanted: fn(&str) -> bool) -> BTreeSet<&'static str> {
+    let applied = MIGRATIONS.iter().filter(|m| recorded.contains_key(&m.version));
+    let made = applied.flat_map(|m| statements(m.sql)).filter(|statement| wanted(statement)).filter_map(created);
+    made.chain([HISTORY_TABLE]).collect()
+}
+
 fn newest() -> u32 {
     MIGRATIONS.last().map_or(0, |m| m.version)
 }
@@ -287,6 +363,27 @@ mod tests {
         let embedded: Vec<_> = MIGRATIONS.iter().map(|m| format!("{:04}_{}.sql", m.version, m.name)).collect();
         assert_eq!(files, embedded);
         assert!(MIGRATIONS.iter().zip(1..).all(|(m, n)| m.version == n));
+    }
+
+    #[test]
+    fn what_the_recorded_migrations_made_is_known_by_name() {
+        let recorded =
+            |versions: &[u32]| -> BTreeMap<u32, String> { versions.iter().map(|version| (*version, String::new())).collect() };
+        assert_eq!(made(&recorded(&[]), |_| true), BTreeSet::from([HISTORY_TABLE]));
+        let third = made(&recorded(&[1, 3]), |_| true);
+        assert_eq!(third, BTreeSet::from(["failures", "delivery_rates", "delivery_rates_mv", HISTORY_TABLE]));
+        let all: Vec<u32> = MIGRATIONS.iter().map(|m| m.version).collect();
+        let (all, stored) = (made(&recorded(&all), |_| true), made(&recorded(&all), |statement| !is_shown(statement)));
+        assert!(stored.is_subset(&all), "{stored:?}");
+        for (name, is_stored) in [
+            ("batches", true),
+            ("daily_rates_mv", true),
+            ("retention", true),
+            ("failure_details", false),
+            ("isp_profiles", false),
+        ] {
+            assert!(all.contains(name) && stored.contains(name) == is_stored, "{name}: {stored:?}");
+        }
     }
 
     #[test]

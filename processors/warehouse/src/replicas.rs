@@ -3,6 +3,7 @@
 //! **Invariant:** only servers that hold the same replicated tables stand in for each other: a token one remembers is known to all of
 //! them, because it is kept in ClickHouse Keeper. Two servers without that would each store a repeat.
 
+use std::cmp::Reverse;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use clickhouse::Row;
@@ -113,25 +114,33 @@ impl Replicas {
         }
     }
 
-    /// Brings every replica to this binary's schema; with `ON CLUSTER` one of them has all of them do it.
+    /// Brings every replica to this binary's schema; with `ON CLUSTER` one of them has all of them do it, once each has what was made
+    /// before it came.
     pub async fn migrate(&self, progress: &mut (dyn FnMut(&str) + Send)) -> Result<Vec<Applied>, WarehouseError> {
-        let on_cluster = |w: &Warehouse| w.settings.replication.as_ref().is_some_and(|r| r.cluster.is_some());
-        if on_cluster(self.any()) {
-            return self.answering().await?.migrate(progress).await;
-        }
         let mut versions = Vec::new();
         for replica in &self.all {
-            versions.push(replica.warehouse.version().await.map_err(|e| self.naming(&replica.warehouse, e))?);
+            let (version, missing) = replica.warehouse.version().await.map_err(|e| self.naming(&replica.warehouse, e))?;
+            versions.push((version, Reverse(missing)));
         }
         // The one that is ahead knows what the tables are now; one that joins late takes them over from it.
         let newest = versions.iter().max();
         let lead = versions.iter().position(|version| Some(version) == newest).unwrap_or_default();
         let lead = &self.all[lead];
+        let others = self.all.iter().filter(|replica| !std::ptr::eq(*replica, lead));
+        if lead.warehouse.settings.replication.as_ref().is_some_and(|r| r.cluster.is_some()) {
+            let of_lead = |e| self.naming(&lead.warehouse, e);
+            let recorded = lead.warehouse.prepare().await.map_err(of_lead)?;
+            lead.warehouse.check_whole(&recorded).await.map_err(of_lead)?;
+            for Replica { warehouse, .. } in others {
+                warehouse.join(&lead.warehouse, &recorded, progress).await.map_err(|e| self.naming(warehouse, e))?;
+            }
+            return lead.warehouse.migrate(progress).await.map_err(of_lead);
+        }
         if self.all.len() > 1 {
             progress(&format!("at {}", lead.warehouse.settings.url));
         }
         let mut applied = lead.warehouse.migrate(progress).await.map_err(|e| self.naming(&lead.warehouse, e))?;
-        for Replica { warehouse, .. } in self.all.iter().filter(|replica| !std::ptr::eq(*replica, lead)) {
+        for Replica { warehouse, .. } in others {
             progress(&format!("at {}", warehouse.settings.url));
             applied.extend(warehouse.apply(Some(&lead.warehouse), progress).await.map_err(|e| self.naming(warehouse, e))?);
         }

@@ -111,6 +111,11 @@ pub(crate) fn named_behind<'a>(head: &str, statement: &'a str) -> Option<&'a str
     code(statement).strip_prefix(head)?.split_whitespace().next()
 }
 
+/// The name of the table or view that a statement of a migration creates, where it creates one.
+pub(crate) fn created(statement: &str) -> Option<&str> {
+    HEADS.iter().filter(|head| head.starts_with("CREATE ")).find_map(|head| named_behind(head, statement))
+}
+
 pub(crate) fn is_insert(statement: &str) -> bool {
     code(statement).starts_with("INSERT INTO ")
 }

@@ -19,7 +19,7 @@ pub struct Sharding {
 const OWN: [&str; 3] = ["pipelines", "replays", "retention"];
 
 /// Every shard has the seeded rows, and an operator edits one of them: the newest row of any shard holds.
-const THRESHOLDS: &str = "thresholds";
+pub(crate) const THRESHOLDS: &str = "thresholds";
 
 /// The database over all shards.
 pub(crate) fn over_all(database: &str) -> String {

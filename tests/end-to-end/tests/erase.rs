@@ -167,3 +167,32 @@ fn what_is_on_its_way_is_waited_for() -> Result<()> {
     pipeline.passed();
     Ok(())
 }
+
+#[test]
+fn a_letter_that_is_sent_again_meanwhile_is_not_passed_over() -> Result<()> {
+    let pipeline = Pipeline::builder("erase_resend")?.build()?;
+    let kim = format!("kim.{SECRET}@gmail.com");
+    let refused = Outgoing::new(json!({"event": "opened", "recipient": kim}).to_string());
+    pipeline.kafka.write(&pipeline.topic("events"), &[bounces(&kim, 1)?, vec![refused]].concat())?;
+    let mut classify = pipeline.run("classify", 0, &[])?;
+    pipeline.settled("classify")?;
+    ensure!(classify.stop()?.success(), "it did not end well");
+    // While it waits for the sink, somebody sends the letter behind what it waits for: nothing is claimed then.
+    let mut erase = pipeline.start(&["erase", "--recipient", &kim, "--yes", "--wait", "20"])?;
+    until("it to wait", || {
+        ensure!(erase.log().contains("waiting until group erase_resend.sink"), "{}", erase.log());
+        Ok(())
+    })?;
+    let sent = pipeline.succeed(&["dead-letter", "resend", "--yes"])?;
+    ensure!(sent.contains("1 dead letters were sent again"), "{sent}");
+    ensure!(!erase.end()?.success() && erase.log().contains("took over transactional.id"), "{}", erase.log());
+    // Once more, and what was sent is waited for.
+    let mut process = pipeline.run("all", 0, &[])?;
+    let done: Value = serde_json::from_str(&pipeline.succeed(&["erase", "--recipient", &kim, "--yes", "--json"])?)?;
+    ensure!(done["complete"] == true && done["rows"]["total"] == 1, "{done}");
+    let list: Value = serde_json::from_str(&pipeline.succeed(&["dead-letter", "list", "--json"])?)?;
+    ensure!(list["letters"] == 0, "{list}");
+    ensure!(process.stop()?.success(), "it did not end well");
+    pipeline.passed();
+    Ok(())
+}

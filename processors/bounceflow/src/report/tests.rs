@@ -4,9 +4,9 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use bounceflow_warehouse::report::{Filters, Kind, Period, Report, Request, Section, Sender, Value};
+use bounceflow_warehouse::report::{Filters, Kind, Period, Report, Request, Section, Sender, UnknownName, Value};
 
-use super::{Document, Meta, chart, csv, html, json, markdown, table};
+use super::{Document, Meta, chart, csv, html, json, markdown, refusal, table};
 
 #[derive(Clone, Default)]
 struct Shared(Rc<RefCell<Vec<u8>>>);
@@ -141,4 +141,11 @@ fn charts_are_drawn_of_any_figures() {
             }
         }
     }
+}
+
+#[test]
+fn names_that_are_offered_do_not_steer_the_terminal() {
+    let near = vec!["spring\x1b[2J".to_owned(), "a\u{202e}b".to_owned()];
+    let said = refusal(&UnknownName { what: "campaign", name: "sprin\x1bg".to_owned(), near });
+    assert_eq!(said, "no campaign is called \"sprin\\u{1b}g\"; did you mean spring\\u{1b}[2J or a\\u{202e}b?");
 }

@@ -112,7 +112,9 @@ fn changes(request: &Request) -> Section {
         columns: vec![
             Column::main("subject", Kind::Text).of("who.1"),
             Column::main("name", Kind::Text).of("who.2"),
-            Column::main("more_failures", Kind::Difference).of("failures - attempts * failures_before / attempts_before"),
+            // As floats: the product of two large counts is more than a UInt64 holds, and would be a small number without a word.
+            Column::main("more_failures", Kind::Difference)
+                .of("failures - toFloat64(attempts) * failures_before / attempts_before"),
             Column::main("attempts", Kind::Count),
             Column::main("failures", Kind::Count),
             Column::main("failure_rate", Kind::Rate).of("failures / nullIf(attempts, 0)"),

@@ -15,7 +15,7 @@ use crate::client::{SPILL_BYTES, Warehouse};
 use crate::error::WarehouseError;
 
 /// How long the server may be silent: a report may look through years.
-const PATIENCE: Duration = Duration::from_secs(3600);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3600);
 const WHAT: &str = "make the report";
 
 /// The rows of a section that are still to come.

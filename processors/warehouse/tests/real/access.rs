@@ -314,6 +314,8 @@ async fn who_migrates_later_defines_the_views_anew() {
     // An operator's own hand, or a later migration.
     server.allowed(MIGRATE, "CREATE OR REPLACE VIEW reporting_day AS SELECT toDate('2026-03-10') AS today");
     assert_eq!(defined_by(MIGRATE), all - 1);
+    // One that is the operators' own is none of ours.
+    server.allowed(MIGRATE, "CREATE VIEW own AS SELECT 1 AS x");
     server.warehouse(MIGRATE).migrate(&mut |_| {}).await.unwrap();
     assert_eq!(defined_by(MIGRATE), all);
     server.warehouse_with("", "").migrate(&mut |_| {}).await.unwrap();

@@ -11,6 +11,8 @@ use crate::support::{DAY, Db, NOON, alert, alerts, batch, batches, failure, rate
 const TODAY: &str = "2026-03-10";
 const NASTY: &str = "=HYPERLINK(\"http://x/\",'y')\t\\N\r\n<script>|`,;{from:Date} é";
 
+const CAPPED: &str = "beyond the cap";
+
 async fn filled(name: &str) -> Db<'static> {
     let db = Db::new(name).await;
     let bucket = rate_row().bucket;
@@ -30,6 +32,8 @@ async fn filled(name: &str) -> Db<'static> {
         Failure { event_type: "complaint", severity: "", category: "", root_cause: "", pattern: 0, ..failure() },
         Failure { campaign: NASTY, identity: NASTY, diagnostic: NASTY, category: "unknown", pattern: 9, ..failure() },
         Failure { event_time: NOON - DAY, category: "mailbox_full", severity: "soft", pattern: 8, ..failure() },
+        // Of a campaign that is counted as `other`.
+        Failure { attempt: 2, campaign: CAPPED, ..failure() },
     ];
     for (offset, failure) in (0..).zip(&kinds) {
         block.push_failure(failure, LogPosition { topic: "f", partition: 0, offset });
@@ -140,6 +144,7 @@ async fn a_report_of_a_day_says_what_the_views_say_of_it() {
         told.sort();
         viewed.sort();
         assert_eq!(told, viewed, "{view}");
+        assert!(report != Report::CampaignKpis || told.iter().any(|row| row.contains(CAPPED)), "{told:#?}");
     }
 }
 
@@ -209,11 +214,12 @@ async fn unknown_names_are_told_with_their_neighbours() {
     let db = filled("reports_unknown").await;
     let isps = text(&["gmail", "outlook"]);
     let all = Filters { isps: text(&["gmail", "outlook"]), identities: text(&[NASTY]), campaigns: text(&["spring"]) };
-    assert_eq!(db.warehouse.unknown_names(&all, &isps).await.unwrap(), []);
+    let today = request(Report::Monthly, TODAY, TODAY).period;
+    assert_eq!(db.warehouse.unknown_names(&all, today, &isps).await.unwrap(), []);
     let wrong = Filters { isps: text(&["gmial", "Outlok"]), identities: text(&["news"]), campaigns: text(&["it's"]) };
     let unknown = |what, name: &str, near: &[&str]| UnknownName { what, name: name.to_owned(), near: text(near) };
     assert_eq!(
-        db.warehouse.unknown_names(&wrong, &isps).await.unwrap(),
+        db.warehouse.unknown_names(&wrong, today, &isps).await.unwrap(),
         [
             unknown("isp", "gmial", &["gmail"]),
             unknown("isp", "Outlok", &["outlook"]),
@@ -221,4 +227,26 @@ async fn unknown_names_are_told_with_their_neighbours() {
             unknown("campaign", "it's", &[])
         ]
     );
+    // What failures alone name is known where they are of the period; what the roll-up names, on every day.
+    let capped = Filters { campaigns: text(&["spring", CAPPED]), ..Filters::default() };
+    assert_eq!(db.warehouse.unknown_names(&capped, today, &isps).await.unwrap(), []);
+    let earlier = request(Report::Monthly, "2026-02-01", "2026-02-28").period;
+    assert_eq!(db.warehouse.unknown_names(&capped, earlier, &isps).await.unwrap(), [unknown("campaign", CAPPED, &[])]);
+}
+
+#[tokio::test]
+async fn changes_of_billions_are_told_as_they_are() {
+    let db = Db::new("reports_billions").await;
+    let bucket = rate_row().bucket;
+    let row = || RateRow { isp: "gmail", identity: "news.example", campaign: "spring", bucket, ..RateRow::default() };
+    let rows = vec![
+        RateRow { deliveries: 4_000_000_000, hard: 1_000_000_000, ..row() },
+        RateRow { hard: 5_000_000_000, bucket: bucket - DAY / 1000, ..row() },
+    ];
+    assert_eq!(db.warehouse.insert(&batches(0, &[batch(0, 9, rows)]), "b").await, Answer::Written);
+    let request = request(Report::Monthly, TODAY, TODAY);
+    let section = request.sections().pop().unwrap();
+    let changes = told(&section, &self::rows(&db, &request, &section).await, &["subject", "more_failures"]);
+    assert_eq!(changes.len(), 3, "{changes:#?}");
+    assert!(changes.iter().all(|row| row.ends_with(" more_failures=-4000000000.0000")), "{changes:#?}");
 }
