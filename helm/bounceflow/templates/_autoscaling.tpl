@@ -23,6 +23,7 @@
 {{- end -}}
 {{- end -}}
 
+{{/* Wants root, role, keda, topic, group. */}}
 {{- define "bounceflow.lagTrigger" -}}
 {{- $kafka := .root.Values.config.kafka -}}
 {{- $protocol := get $kafka "security.protocol" | default "plaintext" | lower -}}
@@ -32,9 +33,14 @@
 {{- $_ := set $metadata "sasl" (ternary "plaintext" (lower $mechanism | replace "-" "_" | replace "scram_sha_" "scram_sha") (eq $mechanism "PLAIN")) -}}
 {{- end -}}
 {{- if hasSuffix "ssl" $protocol }}{{ $_ := set $metadata "tls" "enable" }}{{ end -}}
+{{- $metadata = mergeOverwrite $metadata .keda.metadata -}}
+{{- $sasl := ne (get $metadata "sasl" | default "none") "none" -}}
+{{- if and $sasl (not .keda.authenticationRef) (not (hasKey .root.Values.secrets.kafka "sasl.username")) -}}
+{{- fail (printf "%s.keda: KEDA takes the user from a Secret alone: name it as secrets.kafka.\"sasl.username\" instead of under config.kafka, or set %s.keda.authenticationRef" .role .role) -}}
+{{- end -}}
 - type: kafka
   metadata:
-    {{- toYaml (mergeOverwrite $metadata .keda.metadata) | nindent 4 }}
+    {{- toYaml $metadata | nindent 4 }}
   {{- if .keda.authenticationRef }}
   authenticationRef: {name: {{ .keda.authenticationRef }}}
   {{- else if include "bounceflow.kedaParameters" .root | fromJsonArray }}

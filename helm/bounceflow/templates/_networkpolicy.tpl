@@ -8,15 +8,17 @@
 {{- toJson (uniq $ports) -}}
 {{- end -}}
 
-{{/* An egress rule. Wants to, ports, protocols. */}}
+{{/* An egress rule. Wants ports, protocols, and values: to, extraPorts. */}}
 {{- define "bounceflow.egress" -}}
+{{- $ports := list -}}
+{{- range concat .ports (.values.extraPorts | default list) }}{{ $ports = append $ports (int64 .) }}{{ end -}}
 - ports:
-    {{- range $port := .ports }}
+    {{- range $port := uniq $ports }}
     {{- range $protocol := $.protocols | default (list "TCP") }}
-    - {port: {{ int64 $port }}, protocol: {{ $protocol }}}
+    - {port: {{ $port }}, protocol: {{ $protocol }}}
     {{- end }}
     {{- end }}
-  {{- with .to }}
+  {{- with .values.to }}
   to:
     {{- toYaml . | nindent 4 }}
   {{- end }}
@@ -28,23 +30,23 @@
 {{- $config := .Values.config -}}
 {{- $brokers := list -}}
 {{- range get $config.kafka "bootstrap.servers" | splitList "," -}}
-{{- $broker := trim . | regexReplaceAll "^[A-Za-z_]+://" "" -}}
+{{- $broker := regexReplaceAll "^[A-Za-z_]+://" (trim .) "" -}}
 {{- $brokers = append $brokers (ternary $broker (printf "%s:9092" $broker) (regexMatch ":[0-9]+$" $broker)) -}}
 {{- end -}}
-{{- $kafka := concat (include "bounceflow.ports" $brokers | fromJsonArray) $egress.kafka.extraPorts -}}
 {{- $servers := list -}}
 {{- range $config.clickhouse.shards | default (list $config.clickhouse) -}}
 {{- $url := .url | default list -}}
 {{- $servers = concat $servers (kindIs "slice" $url | ternary $url (list $url)) -}}
 {{- end -}}
-{{ include "bounceflow.egress" (dict "ports" (list 53) "protocols" (list "UDP" "TCP") "to" $egress.dns.to) }}
-{{ include "bounceflow.egress" (dict "ports" (uniq $kafka) "to" $egress.kafka.to) }}
-{{ include "bounceflow.egress" (dict "ports" (include "bounceflow.ports" $servers | fromJsonArray) "to" $egress.clickhouse.to) }}
+{{- /* Ports are held where a Service has been translated, and pods of OpenShift's DNS listen on 5353. */ -}}
+{{ include "bounceflow.egress" (dict "ports" (list 53 5353) "protocols" (list "UDP" "TCP") "values" $egress.dns) }}
+{{ include "bounceflow.egress" (dict "ports" (include "bounceflow.ports" $brokers | fromJsonArray) "values" $egress.kafka) }}
+{{ include "bounceflow.egress" (dict "ports" (include "bounceflow.ports" $servers | fromJsonArray) "values" $egress.clickhouse) }}
 {{- with $config.watch.alertmanagers }}
-{{ include "bounceflow.egress" (dict "ports" (include "bounceflow.ports" . | fromJsonArray) "to" $egress.alertmanager.to) }}
+{{ include "bounceflow.egress" (dict "ports" (include "bounceflow.ports" . | fromJsonArray) "values" $egress.alertmanager) }}
 {{- end }}
 {{- with ($config.telemetry | default dict).otlp_endpoint }}
-{{ include "bounceflow.egress" (dict "ports" (include "bounceflow.ports" (list .) | fromJsonArray)) }}
+{{ include "bounceflow.egress" (dict "ports" (include "bounceflow.ports" (list .) | fromJsonArray) "values" dict) }}
 {{- end }}
 {{- with $egress.extra }}
 {{ toYaml . }}

@@ -166,6 +166,12 @@ fn what_the_schema_must_refuse_is_refused_by_name() -> Result<()> {
             "sink: {autoscaling: {enabled: true, minReplicas: 9}}",
             "sink.autoscaling.minReplicas is 9, more than its maxReplicas, 6",
         ),
+        (
+            "config: {kafka: {security.protocol: SASL_SSL, sasl.mechanism: PLAIN, sasl.username: me}}\n\
+             secrets: {kafka: {sasl.password: {name: a, key: b}}}\nsink: {keda: {enabled: true}}",
+            "sink.keda: KEDA takes the user from a Secret alone: name it as secrets.kafka.\"sasl.username\"",
+        ),
+        ("networkPolicy: {egress: {alertmanager: {extraPorts: [0]}}}", "extraPorts"),
         ("metrics: {serviceMonitor: {enabled: true}, podMonitor: {enabled: true}}", "every pod would be counted twice"),
         ("config: {clickhouse: {shards: [{url: \"http://a:1\"}], cluster: c}}", "set url to null"),
         ("config: {clickhouse: {url: null, shards: [{url: \"http://a:1\"}]}}", "config.clickhouse.cluster"),
@@ -180,6 +186,24 @@ fn what_the_schema_must_refuse_is_refused_by_name() -> Result<()> {
         let told = format!("{told:#}");
         ensure!(told.contains(words), "{values}: {told}");
         ensure!(!told.contains("hunter2"), "{told}");
+    }
+    Ok(())
+}
+
+/// The ports of `config`, with those that stand behind Services.
+#[test]
+fn pods_may_reach_what_the_configuration_names() -> Result<()> {
+    for (set, expect) in [
+        ("defaults", &[53, 5353, 8123, 9090, 9092][..]),
+        ("lag-scaled", &[53, 5353, 8123, 9090, 9093]),
+        ("locked-down", &[53, 443, 4317, 5353, 8080, 8123, 8443, 9093, 9094]),
+    ] {
+        let objects = objects(set);
+        let policy = *of_kind(&objects, "NetworkPolicy").first().context("no policy")?;
+        let rules = policy["spec"]["egress"].as_array().context("no egress")?;
+        let ports = rules.iter().flat_map(|rule| rule["ports"].as_array().into_iter().flatten());
+        let ports: BTreeSet<u64> = ports.filter_map(|port| port["port"].as_u64()).collect();
+        assert_eq!(ports, BTreeSet::from_iter(expect.iter().copied()), "{set}");
     }
     Ok(())
 }

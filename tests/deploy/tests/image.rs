@@ -97,7 +97,7 @@ fn the_image_and_the_chart_agree() -> Result<()> {
     ensure!(of(&instructions, "EXPOSE") == [values["http"]["port"].to_string()]);
     ensure!(of(&instructions, "USER") == [format!("{0}:{0}", values["pod"]["user"])]);
     ensure!(of(&instructions, "ENV").contains(&"BOUNCEFLOW_CONFIG=/etc/bounceflow/bounceflow.toml"));
-    let code = read("processors/bounceflow/src/cli.rs")?;
+    let code = read("processors/bounceflow/src/command.rs")?;
     ensure!(code.contains("env = \"BOUNCEFLOW_CONFIG\""), "the binary does not read BOUNCEFLOW_CONFIG");
     Ok(())
 }
@@ -181,7 +181,7 @@ fn every_command_of_the_compose_file_is_one_the_binary_knows() -> Result<()> {
         ensure!(compose["services"][role]["hostname"] == format!("{role}-0"));
     }
     // What the environment says is read by the code.
-    let code = read("processors/bounceflow/src/cli.rs")? + &read("processors/bounceflow/src/telemetry.rs")?;
+    let code = read("processors/bounceflow/src/command.rs")? + &read("processors/bounceflow/src/telemetry.rs")?;
     for (name, service) in ours(&compose) {
         for variable in service["environment"].as_object().into_iter().flatten().map(|(variable, _)| variable) {
             ensure!(code.contains(variable), "{name}: nothing reads {variable}");
