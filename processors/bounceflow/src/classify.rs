@@ -38,6 +38,8 @@ use crate::trouble::{Cure, Trouble, take_over};
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// The clock is looked at once in this many records.
 const CLOCK_EVERY: u32 = 128;
+/// A transaction is full with so many bytes of dead letters.
+const MOST_LETTER_BYTES: usize = 32 << 20;
 /// Whoever starts waits for so long to learn how far partitions were counted; a longer log of rates is read beside the loop.
 const SHORT_LOOK: Duration = Duration::from_secs(1);
 
@@ -106,6 +108,9 @@ struct Worker<'t> {
     /// Of the open transaction.
     span: Span,
     records: usize,
+    items: usize,
+    /// Of its dead letters, each of which holds a whole record.
+    letter_bytes: usize,
     failures: u64,
     /// Reasons, for the metrics: they count what is committed.
     rejected: Vec<&'static str>,
@@ -113,6 +118,14 @@ struct Worker<'t> {
     panicked: Vec<(i32, i64)>,
     /// Reads how far partitions were counted that have no committed offset.
     looking: Option<JoinHandle<anyhow::Result<Counted>>>,
+    /// Partitions that this thread adds to the metric of those halted.
+    halted: usize,
+}
+
+impl Drop for Worker<'_> {
+    fn drop(&mut self) {
+        self.metrics.halted.decrement(self.halted as f64);
+    }
 }
 
 /// The last offset that was counted, by partition of one topic.
@@ -153,10 +166,13 @@ impl<'t> Worker<'t> {
             open: None,
             span: Span::none(),
             records: 0,
+            items: 0,
+            letter_bytes: 0,
             failures: 0,
             rejected: Vec::new(),
             panicked: Vec::new(),
             looking: None,
+            halted: 0,
         })
     }
 
@@ -185,7 +201,8 @@ impl<'t> Worker<'t> {
     }
 
     fn is_full(&self) -> bool {
-        self.records >= self.task.config.classify.max_transaction_records
+        self.items.max(self.records) >= self.task.config.classify.max_transaction_records
+            || self.letter_bytes >= MOST_LETTER_BYTES
     }
 
     /// Whether it was a record, so that another may follow at once.
@@ -256,9 +273,18 @@ impl<'t> Worker<'t> {
         partition.dead_lettered += settled.refused.len() as i64;
         partition.end_reached = false;
         self.records += 1;
+        self.items += settled.items as usize;
+        self.rejected.extend(settled.refused.iter().map(|(_, why)| why.reason.as_str()));
+        if let [(number, why), more @ ..] = &settled.refused[..]
+            && !more.is_empty()
+            && settled.others == 0
+        {
+            // Nothing of it is counted, so one letter stands for all: a thousand items would be a thousand times the record.
+            let detail = format!("{}; the other {} items of the record are refused as well", why.detail, more.len());
+            return self.dead_letter(message, &settled, *number, &Rejection { detail, ..why.clone() });
+        }
         for (number, why) in &settled.refused {
             self.dead_letter(message, &settled, *number, why)?;
-            self.rejected.push(why.reason.as_str());
         }
         Ok(())
     }
@@ -297,12 +323,13 @@ impl<'t> Worker<'t> {
 
     /// Writes the record, byte for byte, with headers that say why and where it stood.
     fn dead_letter(
-        &self,
+        &mut self,
         message: &BorrowedMessage<'_>,
         settled: &Settled<'_>,
         number: i32,
         why: &Rejection,
     ) -> Result<(), Trouble> {
+        self.letter_bytes += message.payload_len();
         let Settled { position, others, times, .. } = *settled;
         let letter = Refusal {
             topic: position.topic,
@@ -404,7 +431,7 @@ impl<'t> Worker<'t> {
         span.record("dead_lettered", self.rejected.len());
         self.metrics.committed(done, self.scratch.take_lookups());
         self.rejected.drain(..).for_each(|reason| self.metrics.dead_lettered(reason).increment(1));
-        (self.records, self.failures) = (0, 0);
+        (self.records, self.items, self.letter_bytes, self.failures) = (0, 0, 0, 0);
         for (number, partition) in (0i32..).zip(&mut self.partitions) {
             let Some(partition) = partition.as_mut().filter(|p| listed(&&**p)) else { continue };
             partition.settle(started);
@@ -463,7 +490,9 @@ impl<'t> Worker<'t> {
         }
         consumer.start(&positions)?;
         tracing::info!(topic = self.task.input.topic, transactional_id = self.id, ?positions, ?waiting, "Partitions given");
-        self.metrics.halted.set(halted.len() as f64);
+        // Every thread of the topic adds its own.
+        self.metrics.halted.increment(halted.len() as f64 - self.halted as f64);
+        self.halted = halted.len();
         let troubles = [halted, waiting].concat();
         self.task.health.problem((!troubles.is_empty()).then(|| troubles.join("; ")));
         self.task.health.ready();
@@ -518,7 +547,7 @@ impl<'t> Worker<'t> {
     fn drop_transaction(&mut self) -> Result<(), Trouble> {
         self.counts.clear();
         self.rejected.clear();
-        (self.records, self.failures) = (0, 0);
+        (self.records, self.items, self.letter_bytes, self.failures) = (0, 0, 0, 0);
         telemetry::fail(&std::mem::replace(&mut self.span, Span::none()), &"dropped; read again from the committed offsets");
         if self.open.take().is_some() {
             self.metrics.aborted.increment(1);
@@ -564,7 +593,8 @@ fn counted_before(config: &Config, topic: &str) -> anyhow::Result<Counted> {
     let mut counted = Counted::new();
     Reader::open(&config.kafka, &config.topics.rates)?.to_end(Duration::from_secs(30), |record| {
         let Some(Ok(batch)) = record.payload().map(|p| known.decode::<bounceflow_event::RateBatch>(p)) else { return };
-        for source in batch.sources.iter().filter(|s| s.topic == topic && s.last_offset >= s.first_offset) {
+        // One that covers nothing (a heartbeat) says as well how far it was: of a quiet partition there may be nothing else left.
+        for source in batch.sources.iter().filter(|s| s.topic == topic && s.last_offset >= 0) {
             let last = counted.entry(source.partition).or_insert(source.last_offset);
             *last = (*last).max(source.last_offset);
         }

@@ -19,6 +19,7 @@ use figment::providers::{Env, Serialized};
 use serde::Deserialize;
 
 use crate::http::guard::{self, Guard};
+use crate::kafka::{mistake_of, mistakes_of_clients};
 use crate::rules::files;
 use crate::secrets::{self, ClickHouseSecrets, Text};
 
@@ -651,6 +652,9 @@ impl Config {
             mistakes.add("inputs", "is empty; name at least one topic to read");
         }
         for (i, input) in raw.inputs.iter().enumerate() {
+            if input.topic.is_empty() {
+                mistakes.add(&format!("inputs[{i}].topic"), "is empty");
+            }
             if raw.inputs[..i].iter().any(|earlier| earlier.topic == input.topic) {
                 mistakes.add(&format!("inputs[{i}].topic"), format_args!("{:?} is named twice", input.topic));
             }
@@ -838,6 +842,7 @@ fn kafka(
     files: &BTreeMap<String, PathBuf>,
     mistakes: &mut Mistakes,
 ) -> BTreeMap<String, String> {
+    let before = mistakes.0.len();
     let mut properties: BTreeMap<_, _> = properties.into_iter().map(|(property, value)| (property, value.0)).collect();
     for (section, property) in properties.keys().map(|p| ("kafka", p)).chain(files.keys().map(|p| ("kafka_files", p))) {
         if let Some(why) = reserved(property) {
@@ -853,6 +858,23 @@ fn kafka(
             Ok(text) => drop(properties.insert(property.clone(), text)),
             Err(e) => mistakes.add(&path, e),
         }
+    }
+    let path = |property: &str| {
+        let section = if files.contains_key(property) { "kafka_files" } else { "kafka" };
+        format!("{section}.\"{property}\"")
+    };
+    for (property, value) in properties.iter().filter(|(property, _)| reserved(property).is_none()) {
+        if let Some(why) = mistake_of(property, value) {
+            mistakes.add(&path(property), why);
+        }
+    }
+    // With one of those in it, a client could not be made for that alone.
+    let told = if mistakes.0.len() == before { mistakes_of_clients(&properties) } else { Vec::new() };
+    for why in told {
+        let named = properties.keys().filter_map(|property| Some((why.find(property.as_str())?, property))).min();
+        let secrets = files.keys().filter_map(|property| properties.get(property)).filter(|secret| !secret.is_empty());
+        let why = secrets.fold(why, |why, secret| why.replace(secret.as_str(), "***"));
+        mistakes.add(&named.map_or_else(|| "kafka".to_owned(), |(_, property)| path(property)), why);
     }
     properties
 }
@@ -1044,7 +1066,9 @@ fn reserved(property: &str) -> Option<&'static str> {
         | "enable.idempotence"
         | "enable.partition.eof"
         | "acks"
-        | "partition.assignment.strategy" => Some("is set by bounceflow: counting exactly once stands on it"),
+        | "partition.assignment.strategy"
+        | "transaction.timeout.ms" => Some("is set by bounceflow: counting exactly once stands on it"),
+        "message.max.bytes" => Some("is set by bounceflow: whatever could be read must fit into a dead letter"),
         _ => None,
     }
 }

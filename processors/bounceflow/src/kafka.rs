@@ -16,7 +16,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, ConsumerGr
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
-use rdkafka::types::RDKafkaRespErr;
+use rdkafka::types::{RDKafkaConfRes, RDKafkaRespErr};
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::health::{Loop, STUCK};
@@ -93,6 +93,64 @@ pub fn consumer_config(properties: &BTreeMap<String, String>, group: &str) -> Cl
     let mut config = client_config(properties, CONSUMER_DEFAULTS, CONSUMER_FIXED);
     config.set("group.id", group);
     config
+}
+
+/// The settings of every producer.
+fn producer_config(properties: &BTreeMap<String, String>, transactional_id: &str) -> ClientConfig {
+    let fixed = [
+        ("transactional.id", transactional_id),
+        ("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS),
+        ("message.max.bytes", MAX_RECORD_BYTES),
+    ];
+    client_config(properties, PRODUCER_DEFAULTS, &fixed)
+}
+
+/// What the client library has against a property by itself. Its value may be a secret: it is not repeated.
+pub fn mistake_of(property: &str, value: &str) -> Option<String> {
+    let mut alone = ClientConfig::new();
+    alone.set(property, value);
+    let (result, why) = match alone.create_native_config() {
+        Ok(_) => return None,
+        Err(KafkaError::ClientConfig(result, why, ..)) => (result, why),
+        Err(_) => (RDKafkaConfRes::RD_KAFKA_CONF_INVALID, String::new()),
+    };
+    Some(if result == RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN {
+        "is no property of librdkafka".to_owned()
+    } else if let Some((_, range)) = why.split_once("outside allowed range ") {
+        format!("is not within {}", range.trim())
+    } else if why.starts_with("Java ") {
+        why
+    } else {
+        "has a value that librdkafka does not take".to_owned()
+    })
+}
+
+/// What the client library has against properties that are sound one by one: a consumer and a producer are made as the roles make them.
+///
+/// They call nobody. The files that properties of TLS name are not read: those may come later than the configuration.
+pub fn mistakes_of_clients(properties: &BTreeMap<String, String>) -> Vec<String> {
+    let mut properties = properties.clone();
+    properties.remove("bootstrap.servers");
+    properties.remove("metadata.broker.list");
+    if let Some(protocol) = properties.get_mut("security.protocol") {
+        let sasl = protocol.trim().to_ascii_lowercase().starts_with("sasl");
+        *protocol = if sasl { "sasl_plaintext" } else { "plaintext" }.to_owned();
+    }
+    let mut config = consumer_config(&properties, READER);
+    config.set("group.instance.id", READER);
+    let consumer: Result<BaseConsumer<Context>, KafkaError> = BaseConsumer::from_config_and_context(&config, Context::quiet());
+    let config = producer_config(&properties, READER);
+    let producer: Result<BaseProducer<Context>, KafkaError> = BaseProducer::from_config_and_context(&config, Context::quiet());
+    let said = [consumer.err(), producer.err()].into_iter().flatten().map(|error| match error {
+        KafkaError::ClientCreation(why) => why,
+        error => error.to_string(),
+    });
+    // Nobody wrote that one: it says what the others are measured by.
+    let timeout = "`transaction.timeout.ms`";
+    let mut mistakes: Vec<String> =
+        said.map(|why| why.replace(timeout, &format!("{timeout} ({TRANSACTION_TIMEOUT_MS})"))).collect();
+    mistakes.dedup();
+    mistakes
 }
 
 /// A broker does not let us in, or we do not trust it: nothing changes that but another secret or another certificate.
@@ -493,12 +551,7 @@ impl Producer {
         stop: &Stop,
         health: &Arc<Loop>,
     ) -> Result<Option<Self>, TransactionError> {
-        let fixed = [
-            ("transactional.id", transactional_id),
-            ("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS),
-            ("message.max.bytes", MAX_RECORD_BYTES),
-        ];
-        let config = client_config(properties, PRODUCER_DEFAULTS, &fixed);
+        let config = producer_config(properties, transactional_id);
         let inner = BaseProducer::from_config_and_context(&config, Context::default()).map_err(TransactionError::Fatal)?;
         while !stop.is_set() {
             health.turn();

@@ -36,14 +36,29 @@ pub enum Trouble {
 
 impl From<TransactionError> for Trouble {
     fn from(e: TransactionError) -> Self {
-        Self::Transaction(e)
+        match e {
+            TransactionError::Fatal(e) if cannot_be_made(&e) => Self::from(e),
+            e => Self::Transaction(e),
+        }
     }
 }
 
 impl From<KafkaError> for Trouble {
     fn from(e: KafkaError) -> Self {
-        Self::StartAgain(e.to_string())
+        match e {
+            // The value may be a secret.
+            KafkaError::ClientConfig(_, _, property, _) => {
+                Self::End(anyhow::anyhow!("Kafka's client does not take the value of `{property}`"))
+            }
+            e if cannot_be_made(&e) => Self::End(e.into()),
+            e => Self::StartAgain(e.to_string()),
+        }
     }
+}
+
+/// A client that cannot be made, for a property or for a file that one names: the next try would find the same.
+fn cannot_be_made(error: &KafkaError) -> bool {
+    matches!(error, KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_))
 }
 
 impl From<bounceflow_warehouse::WarehouseError> for Trouble {
@@ -118,5 +133,20 @@ impl Trouble {
                 Ok(Cure::StartAgain)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_cannot_be_made_is_not_tried_again() {
+        let creation = || KafkaError::ClientCreation("ssl.ca.location failed".to_owned());
+        assert!(matches!(Trouble::from(creation()), Trouble::End(_)));
+        assert!(matches!(Trouble::from(TransactionError::Fatal(creation())), Trouble::End(_)));
+        let other = || KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure);
+        assert!(matches!(Trouble::from(other()), Trouble::StartAgain(_)));
+        assert!(matches!(Trouble::from(TransactionError::Fatal(other())), Trouble::Transaction(_)));
     }
 }

@@ -219,6 +219,70 @@ fn properties_may_be_in_files_which_no_message_repeats() {
 }
 
 #[test]
+fn properties_that_no_client_can_be_made_with_are_refused() {
+    let config = |properties: &str| Config::parse(&format!("{LEAST}{properties}"));
+    for (properties, expect) in [
+        // By itself.
+        ("'sesion.timeout.ms' = '6000'", "kafka.\"sesion.timeout.ms\": is no property of librdkafka"),
+        ("'session.timeout.ms' = '0'", "kafka.\"session.timeout.ms\": is not within 1..3600000"),
+        ("'compression.type' = 's3cret'", "kafka.\"compression.type\": has a value that librdkafka does not take"),
+        ("'enable.metrics.push' = 's3cret'", "kafka.\"enable.metrics.push\": has a value that librdkafka does not take"),
+        // Bounceflow's own.
+        (
+            "'transaction.timeout.ms' = '60000'",
+            "kafka.\"transaction.timeout.ms\": is set by bounceflow: counting exactly once stands on it",
+        ),
+        (
+            "'message.max.bytes' = '1000'",
+            "kafka.\"message.max.bytes\": is set by bounceflow: whatever could be read must fit into a dead letter",
+        ),
+        // Beside others: of a producer, of a consumer, of both.
+        (
+            "'socket.timeout.ms' = '60000'",
+            "kafka.\"socket.timeout.ms\": `socket.timeout.ms` must be set <= `transaction.timeout.ms` (10000) + 100",
+        ),
+        (
+            "'message.timeout.ms' = '30000'",
+            "kafka.\"message.timeout.ms\": `message.timeout.ms` must be set <= `transaction.timeout.ms` (10000)",
+        ),
+        (
+            "'session.timeout.ms' = '600000'",
+            "kafka.\"session.timeout.ms\": `max.poll.interval.ms`must be >= `session.timeout.ms`",
+        ),
+        (
+            "'security.protocol' = 'SASL_SSL'\n'sasl.mechanism' = 'PLAIN'\n'sasl.username' = 'me'",
+            "kafka.\"sasl.username\": sasl.username and sasl.password must be set",
+        ),
+    ] {
+        let found = config(properties).err().unwrap_or_default().0;
+        assert_eq!(found, [expect], "{properties}");
+    }
+    // What is sound stays so, whoever of the clients it is for; certificates are read by who connects.
+    for properties in [
+        "'session.timeout.ms' = '6000'\n'linger.ms' = '3000'\n'fetch.message.max.bytes' = '1000'\n'socket.timeout.ms' = '10000'",
+        "'security.protocol' = 'ssl'\n'ssl.ca.location' = '/no/such/ca'\n'ssl.key.location' = '/no/such/key'",
+        "'security.protocol' = 'sasl_ssl'\n'sasl.mechanism' = 'SCRAM-SHA-512'\n'sasl.username' = 'me'\n'sasl.password' = 'you'",
+    ] {
+        let found = config(properties).err().map(|e| e.to_string());
+        assert_eq!(found, None, "{properties}");
+    }
+    // Not even what stands in the wrong place is repeated.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    std::fs::write(&file, "s3cret\n").unwrap();
+    for property in ["sasl.mechanism", "sasl.pasword", "debug"] {
+        let files = format!("'security.protocol' = 'sasl_ssl'\n[kafka_files]\n'{property}' = '{}'", file.display());
+        let text = config(&files).err().unwrap().to_string();
+        assert!(text.contains("kafka") && !text.contains("s3cret"), "{text}");
+    }
+}
+
+#[test]
+fn an_input_has_a_topic() {
+    assert_eq!(mistakes(&format!("{LEAST}[[inputs]]\ntopic = ''\n")), ["inputs[0].topic: is empty"]);
+}
+
+#[test]
 fn a_table_of_providers_may_be_ones_own_and_rules_name_those() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| {

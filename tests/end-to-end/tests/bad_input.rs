@@ -248,6 +248,28 @@ fn a_diagnostic_of_ten_megabytes_is_cut_where_such_records_are_allowed() -> Resu
 }
 
 #[test]
+fn a_record_of_which_no_item_can_be_read_is_one_letter() -> Result<()> {
+    const ITEMS: usize = 50_000;
+    let pipeline = Pipeline::builder("many_items")?.build()?;
+    let mut process = pipeline.run("all", 0, &[])?;
+    let record = format!("[{}0]", "0,".repeat(ITEMS - 1));
+    let beside = event(now_ms()?, "kim@gmail.com").to_string();
+    let records = [Outgoing::new(record.as_str()), Outgoing::new(record.as_str()), Outgoing::new(beside)];
+    pipeline.kafka.write(&pipeline.topic("events"), &records)?;
+    pipeline.wait_for_value("SELECT sum(deliveries) FROM {db}.delivery_rates", "1")?;
+    pipeline.settled("classify")?;
+    let dead = pipeline.kafka.read_all(&pipeline.topic("dead-letter"))?;
+    ensure!(dead.len() == 2 && dead.iter().all(|letter| letter.payload.as_deref() == Some(record.as_bytes())), "{}", dead.len());
+    let detail = &dead[0].headers["bounceflow.detail"];
+    ensure!(detail.ends_with(&format!("the other {} items of the record are refused as well", ITEMS - 1)), "{detail}");
+    let counted = process.metric("bounceflow_classify_dead_lettered_total", &[])?;
+    ensure!(counted == 2.0 * ITEMS as f64, "{counted} items counted as refused");
+    ensure!(process.stop()?.success(), "it did not end well");
+    pipeline.passed();
+    Ok(())
+}
+
+#[test]
 fn a_dead_letter_larger_than_its_topic_takes_waits_until_the_topic_takes_it() -> Result<()> {
     let pipeline = Pipeline::builder("large_letter")?.build()?;
     let letters = pipeline.topic("dead-letter");
