@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bounceflow_event::avro::{AvroError, Schemas};
 use bounceflow_event::{Alert, RateBatch, RejectReason};
 use bounceflow_warehouse::{
-    Answer, Block, BlockBuilder, ENCODER_VERSION, Held, LogPosition, Replicas, Shards, Table, Verdict, Warehouse,
+    Answer, Block, BlockBuilder, ENCODER_VERSION, Held, LogPosition, Replicas, Shards, Table, Verdict, Warehouse, is_held_off,
     is_of_the_server, judge,
 };
 use rdkafka::Message;
@@ -666,9 +666,9 @@ impl<'t> Worker<'t> {
             End::Written => {}
             End::Retry { fault, message } => {
                 self.metrics[partition.table as usize].retries.increment(1);
-                pending.unsure = true;
+                pending.unsure |= fault != Fault::Fence;
                 pending.tries += 1;
-                pending.refusals = if fault == Fault::Batch { pending.refusals + 1 } else { 0 };
+                pending.refusals = if matches!(fault, Fault::Batch | Fault::Fence) { pending.refusals + 1 } else { 0 };
                 if pending.refusals > max_retries {
                     let why = format!("{range}: ClickHouse refused them {} times, last with: {message}", pending.refusals);
                     return self.halt(consumer, place, why);
@@ -893,6 +893,8 @@ enum Fault {
     /// Nobody answered; or what stands before ClickHouse did, for it has no code. The outcome is unknown.
     Unanswered,
     Server,
+    /// A constraint of the table, such as the fence of a replay: surely nothing was written.
+    Fence,
     Batch,
 }
 
@@ -901,6 +903,7 @@ impl Fault {
         match answer {
             Answer::Broken { .. } | Answer::Refused { code: None, .. } => Self::Unanswered,
             answer if is_of_the_server(answer) => Self::Server,
+            answer if is_held_off(answer) => Self::Fence,
             _ => Self::Batch,
         }
     }
@@ -970,7 +973,7 @@ impl Insert {
         if verdict != Verdict::Written {
             telemetry::fail(&self.span, &answer);
         }
-        if Fault::of(&answer) != Fault::Batch {
+        if matches!(Fault::of(&answer), Fault::Unanswered | Fault::Server) {
             self.replicas.pass_by(warehouse);
         }
         answer

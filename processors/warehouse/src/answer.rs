@@ -129,6 +129,8 @@ const OF_THE_SERVER: &[u32] = &[
 /// Two conditions share this code: too many parts in the table, and too many partitions in the block.
 const TOO_MANY_PARTS: u32 = 252;
 
+const VIOLATED_CONSTRAINT: u32 = 469;
+
 /// What an answer means.
 pub fn judge(answer: &Answer) -> Verdict {
     match answer {
@@ -154,6 +156,12 @@ pub fn is_of_the_server(answer: &Answer) -> bool {
             code.is_some_and(of_the_server) && judge(answer) == Verdict::Retry
         }
     }
+}
+
+/// Whether a constraint of the table itself refused the block, as the fence of a replay does: it is looked at before anything is written,
+/// so no row of the block is there and no view has heard of it.
+pub fn is_held_off(answer: &Answer) -> bool {
+    matches!(answer, Answer::Refused { code: Some(VIOLATED_CONSTRAINT), message } if !is_from_view(message))
 }
 
 /// Whether nothing but a person can change this answer.

@@ -29,7 +29,7 @@ pub mod replay;
 pub mod error;
 
 pub use access::{Access, Credentials};
-pub use answer::{Answer, Verdict, advice, is_of_the_server, judge};
+pub use answer::{Answer, Verdict, advice, is_held_off, is_of_the_server, judge};
 pub use audit::{AuditOptions, AuditReport};
 pub use block::{Block, BlockBuilder, ENCODER_VERSION, LogPosition, MAX_BLOCK_BYTES, MAX_BLOCK_ROWS, Table, columns};
 pub use client::{Held, Settings, TokenRange, Warehouse};
