@@ -16,7 +16,7 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- end -}}
 {{- end -}}
 
-{{/* A job that checks the configuration and then runs one command. Wants root, name, weight, args. */}}
+{{/* A job that runs one command. Wants root, name, weight, args. */}}
 {{- define "bounceflow.job" -}}
 {{- $values := .root.Values -}}
 {{- $full := include "bounceflow.fullname" .root -}}
@@ -49,8 +49,6 @@ spec:
     spec:
       restartPolicy: Never
       {{- include "bounceflow.podCommon" (dict "root" .root "prefix" (printf "%s-hooks" $full) "pod" $values.pod "serviceAccount" (include "bounceflow.hookServiceAccount" .root)) | nindent 6 }}
-      initContainers:
-        - {{ include "bounceflow.checkConfig" .root | nindent 10 | trim }}
       containers:
         - name: {{ .name }}
           args: {{ toJson .args }}

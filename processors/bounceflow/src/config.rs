@@ -146,7 +146,7 @@ pub struct RawClassify {
     pub threads: Option<usize>,
     /// Time between transactions, milliseconds.
     pub transaction_interval_ms: u64,
-    /// A transaction ends early after this many records.
+    /// A transaction ends early after this many records, or items of records that hold several.
     pub max_transaction_records: usize,
     /// Distinct campaigns counted apart in one transaction; the rest is counted as `other`.
     pub max_campaigns: usize,

@@ -39,8 +39,8 @@ const MOST_MARKS: usize = 1000;
 ///
 /// Rows are found by the hash under every key of the configuration (recipient.key_file and recipient.old_key_files) and, where plain
 /// addresses are kept, by those. Counts stay: they are about nobody. Waits until what was in Kafka when it began is settled, so that
-/// nothing comes behind. Who is erased is remembered by hash, so that `bounceflow replay` leaves them out when it counts older input again;
-/// mail sent to them later is counted as ever. Refused while a replay is neither swapped in nor discarded: its tables hold people too.
+/// nothing comes behind. Who is erased is remembered by hash, so that `bounceflow replay` does not bring them back when it counts older input
+/// again; mail sent to them later is counted as ever. Refused while a replay is neither swapped in nor discarded: its tables hold people too.
 #[derive(clap::Args)]
 #[command(after_help = "\
 An address on the command line can be seen by others on this machine: prefer --file. None is printed or logged.

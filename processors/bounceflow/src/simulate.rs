@@ -42,7 +42,7 @@ Examples:
 
   Traffic for a demo, with an incident after half a minute and the truth in a file:
     bounceflow simulate --format mixed --rate 20000 --duration 90s \\
-        --scenario scenarios/gmail-refuses-one-sender.toml --expected expected.json")]
+        --scenario processors/bounceflow/scenarios/gmail-refuses-one-sender.toml --expected expected.json")]
 pub struct Args {
     /// Kafka brokers to begin with
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
@@ -108,7 +108,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub garbage_file: Option<PathBuf>,
 
-    /// Incidents (TOML); see scenarios/
+    /// Incidents (TOML), such as processors/bounceflow/scenarios/gmail-refuses-one-sender.toml of the repository
     #[arg(long, value_name = "FILE")]
     pub scenario: Option<PathBuf>,
 

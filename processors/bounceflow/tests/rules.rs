@@ -224,6 +224,15 @@ fn explain_takes_rules_of_ones_own() {
 }
 
 #[test]
+fn the_readme_shows_what_explain_says() {
+    let readme = include_str!("../../../README.md");
+    let shown = readme.split("$ bounceflow explain \"").nth(1).unwrap().split("```").next().unwrap();
+    let (command, said) = shown.split_once('\n').unwrap();
+    let (reply, mx) = command.split_once("\" --mx ").unwrap();
+    assert_eq!(bounceflow(&["explain", reply, "--mx", mx]).1, said);
+}
+
+#[test]
 fn the_rule_of_the_readme_passes() {
     let readme = include_str!("../../../README.md");
     let rule = readme.split("```toml\n").nth(3).unwrap().split("```").next().unwrap();
