@@ -27,6 +27,7 @@ use crate::kafka::{self, Consumer, Event, Producer, Reader, TransactionError};
 use crate::lag::Lag;
 use crate::metrics;
 use crate::process::{Outcome, Scratch, Tables};
+use crate::quiet::{Quiet, REST};
 use crate::record::{self, Settled};
 use crate::schemas;
 use crate::starting::{self, Start};
@@ -120,6 +121,7 @@ struct Worker<'t> {
     looking: Option<JoinHandle<anyhow::Result<Counted>>>,
     /// Partitions that this thread adds to the metric of those halted.
     halted: usize,
+    quiet: Quiet,
 }
 
 impl Drop for Worker<'_> {
@@ -141,6 +143,8 @@ struct Partition {
     max_event_time: Option<i64>,
     end_reached: bool,
     listed: Option<Instant>,
+    /// Since when nothing came, where nothing comes.
+    still: Instant,
 }
 
 impl<'t> Worker<'t> {
@@ -173,6 +177,7 @@ impl<'t> Worker<'t> {
             panicked: Vec::new(),
             looking: None,
             halted: 0,
+            quiet: Quiet::new(&task.config.kafka),
         })
     }
 
@@ -180,6 +185,9 @@ impl<'t> Worker<'t> {
     fn turn(&mut self, consumer: &Consumer) -> Result<(), Trouble> {
         if self.looking.as_ref().is_some_and(JoinHandle::is_finished) {
             return Err(Trouble::StartAgain("how far partitions without a committed offset were counted is known now".into()));
+        }
+        if self.open.is_none() && self.quiet.is_due() {
+            self.pass_marks();
         }
         let interval = self.task.config.classify.transaction_interval;
         let mut wait = self.open.map_or(Duration::from_millis(100), |since| interval.saturating_sub(since.elapsed()));
@@ -197,6 +205,18 @@ impl<'t> Worker<'t> {
                 self.commit()
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Counts marks of transactions that stand behind the last records of partitions at rest as covered.
+    fn pass_marks(&mut self) {
+        let at_rest = |p: &Partition| p.records == 0 && p.end_reached && p.still.elapsed() >= REST;
+        let places = (0i32..).zip(&self.partitions).filter_map(|(number, p)| Some((number, p.as_ref()?)));
+        let places: Vec<(i32, i64)> = places.filter(|(_, p)| at_rest(p)).map(|(number, p)| (number, p.next)).collect();
+        for (number, end) in self.quiet.ends(&self.task.input.topic, &places) {
+            if let Some(Some(partition)) = self.partitions.get_mut(number as usize) {
+                partition.next = end;
+            }
         }
     }
 
@@ -572,6 +592,7 @@ impl Partition {
             max_event_time: None,
             end_reached: false,
             listed: None,
+            still: Instant::now(),
         }
     }
 
@@ -582,7 +603,8 @@ impl Partition {
 
     /// What it covered is committed.
     fn settle(&mut self, now: Instant) {
-        *self = Self { end_reached: self.end_reached, listed: Some(now), ..Self::at(self.next) };
+        let still = if self.records == 0 { self.still } else { now };
+        *self = Self { end_reached: self.end_reached, listed: Some(now), still, ..Self::at(self.next) };
     }
 }
 

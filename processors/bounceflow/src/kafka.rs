@@ -314,6 +314,36 @@ impl Consumer {
         Ok(metadata.topics().first().map_or(0, |t| t.partitions().len()) as i32)
     }
 
+    /// Of stretches of a topic's log (partition, first offset, end), the partitions of those that hold no record, only marks of
+    /// transactions and what was aborted. Nothing else may be read by this consumer, before or after.
+    pub fn without_record(&self, topic: &str, stretches: &[(i32, i64, i64)], patience: Duration) -> anyhow::Result<Vec<i32>> {
+        let positions: Vec<_> = stretches.iter().map(|(partition, from, _)| (topic.to_owned(), *partition, *from)).collect();
+        self.start(&positions)?;
+        let (mut open, mut empty) = (stretches.to_vec(), Vec::new());
+        let since = Instant::now();
+        while !open.is_empty() {
+            match self.poll(Duration::from_millis(100)) {
+                Event::Record(record) => open.retain(|(partition, _, end)| {
+                    let found = *partition == record.partition();
+                    if found && record.offset() >= *end {
+                        empty.push(*partition);
+                    }
+                    !found
+                }),
+                Event::End(ended) => open.retain(|(partition, ..)| {
+                    if *partition == ended {
+                        empty.push(ended);
+                    }
+                    *partition != ended
+                }),
+                Event::OffsetGone => anyhow::bail!("{topic}: records were deleted while it was read; run this again"),
+                Event::Error(e) if Self::is_fatal(&e) => return Err(e.into()),
+                _ => anyhow::ensure!(since.elapsed() < patience, "{topic}: the broker hands out nothing"),
+            }
+        }
+        Ok(empty)
+    }
+
     /// Why nobody answered: what the brokers said of us, where they did.
     fn unanswered(&self, properties: &BTreeMap<String, String>, error: &KafkaError) -> anyhow::Error {
         match refusal(&self.inner) {
@@ -500,10 +530,13 @@ pub fn wait_until_stable(properties: &BTreeMap<String, String>, topic: &str) -> 
     Ok(())
 }
 
-/// Asks about topics and reads nothing.
-fn outsider(properties: &BTreeMap<String, String>, isolation: &str) -> Result<Consumer, KafkaError> {
+/// Asks about topics, and reads little or nothing.
+pub fn outsider(properties: &BTreeMap<String, String>, isolation: &str) -> Result<Consumer, KafkaError> {
     let mut config = consumer_config(properties, READER);
     config.set("isolation.level", isolation);
+    config.set("queued.max.messages.kbytes", "1024");
+    // That a log has ended is said when a fetch comes back empty.
+    config.set("fetch.wait.max.ms", "10");
     Ok(Consumer { inner: BaseConsumer::from_config_and_context(&config, Context::quiet())? })
 }
 

@@ -26,6 +26,7 @@ pub mod report;
 mod printable;
 mod progress;
 pub mod starting;
+pub mod quiet;
 pub mod kafka;
 pub mod trouble;
 pub mod schemas;

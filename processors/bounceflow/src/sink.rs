@@ -11,8 +11,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bounceflow_event::avro::{AvroError, Schemas};
 use bounceflow_event::{Alert, RateBatch, RejectReason};
 use bounceflow_warehouse::{
-    Answer, Block, BlockBuilder, ENCODER_VERSION, Held, LogPosition, Replicas, Shards, Table, Verdict, Warehouse, is_held_off,
-    is_of_the_server, judge,
+    Answer, Block, BlockBuilder, ENCODER_VERSION, Held, LogPosition, Replicas, Shards, Table, Verdict, Warehouse, WarehouseError,
+    is_held_off, is_of_the_server, judge,
 };
 use rdkafka::Message;
 use rdkafka::consumer::ConsumerGroupMetadata;
@@ -31,6 +31,7 @@ use crate::intent::{Intent, columns_hash};
 use crate::kafka::{self, Consumer, Event, Producer, TransactionError};
 use crate::lag::Lag;
 use crate::metrics;
+use crate::quiet::{Quiet, REST};
 use crate::schemas;
 use crate::starting::{self, Start};
 use crate::stop::Stop;
@@ -144,6 +145,7 @@ struct Worker<'t> {
     /// What the group gave.
     assigned: Vec<(String, i32)>,
     partitions: Vec<Partition>,
+    quiet: Quiet,
 }
 
 struct Partition {
@@ -152,6 +154,8 @@ struct Partition {
     table: Table,
     /// The committed offset: where the next batch begins, or a little before.
     position: i64,
+    /// Since when nothing came, where nothing comes.
+    still: Instant,
     /// Records in the next batch at most: fewer while a poison record is being looked for.
     limit: usize,
     /// It is paused, or records went by while its batch was closed: before it fills again, it is read from `position`.
@@ -257,6 +261,7 @@ impl<'t> Worker<'t> {
             group: None,
             assigned: Vec::new(),
             partitions: Vec::new(),
+            quiet: Quiet::new(&task.config.kafka),
         })
     }
 
@@ -278,7 +283,33 @@ impl<'t> Worker<'t> {
         }
         let now = Instant::now();
         let sink = &self.task.config.sink;
-        if self.partitions.iter().any(|p| p.ripe(sink, now) || p.due(now) || p.ended()) { self.flush(consumer) } else { Ok(()) }
+        if self.partitions.iter().any(|p| p.ripe(sink, now) || p.due(now) || p.ended()) {
+            self.flush(consumer)?;
+        }
+        if self.quiet.is_due() { self.pass_marks() } else { Ok(()) }
+    }
+
+    /// Moves the offsets of partitions at rest past marks of transactions.
+    fn pass_marks(&mut self) -> Result<(), Trouble> {
+        let mut offsets = Vec::new();
+        for table in Table::ALL {
+            self.task.health.turn();
+            let topic = topic_of(&self.task.config.topics, table);
+            let at_rest = self.partitions.iter().filter(|p| p.table == table && p.is_at_rest());
+            let places: Vec<(i32, i64)> = at_rest.map(|p| (p.number, p.position)).collect();
+            let ends = self.quiet.ends(topic, &places);
+            offsets.extend(ends.into_iter().map(|(number, end)| (topic.to_owned(), number, end, String::new())));
+        }
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        self.transaction(&offsets, &[])?;
+        for (topic, number, end, _) in offsets {
+            if let Some(partition) = self.partitions.iter_mut().find(|p| p.number == number && p.topic == topic) {
+                partition.position = end;
+            }
+        }
+        Ok(())
     }
 
     /// Whether it was a record that leaves room for more, so that another may follow at once.
@@ -602,6 +633,7 @@ impl<'t> Worker<'t> {
                 metrics.arrived(&pending.event_times, now);
                 pending.refused.iter().for_each(|r| metrics.dead_lettered(r.reason).increment(1));
                 partition.position = pending.intent.last + 1;
+                partition.still = Instant::now();
                 let lag = &self.lag[partition.table as usize];
                 match pending.next.range {
                     Some((.., first_time)) if !partition.away => lag.since(partition.number, first_time),
@@ -812,6 +844,7 @@ impl<'t> Worker<'t> {
                 number: left.partition,
                 table,
                 position: place,
+                still: Instant::now(),
                 limit: self.task.config.sink.max_rows,
                 away: false,
                 stage,
@@ -949,6 +982,14 @@ impl Insert {
         // A server that died between remembering and storing drops the repeat, and still hands it to the views of the table: under a new
         // token they would add it up a second time. So views hear of a repeat only once the table is known to hold its rows.
         if self.unsure {
+            match self.is_there(warehouse).await {
+                Ok(true) => return End::Written,
+                Ok(false) => {}
+                Err(e) => {
+                    self.replicas.pass_by(warehouse);
+                    return End::Retry { fault: Fault::Unanswered, message: e.to_string() };
+                }
+            }
             let answer = self.sent(warehouse, warehouse.insert_before_views(&self.block, &self.token)).await;
             if judge(&answer) != Verdict::Written {
                 return self.end_of(warehouse, &answer).await;
@@ -960,6 +1001,18 @@ impl Insert {
         }
         let answer = self.sent(warehouse, warehouse.insert(&self.block, &self.token)).await;
         self.end_of(warehouse, &answer).await
+    }
+
+    /// Whether the table holds the whole range, and nobody else is to hear of it: then a repeat could only do harm. While a partition stands,
+    /// the others go on, until its token is the oldest and forgotten.
+    async fn is_there(&self, warehouse: &Warehouse) -> Result<bool, WarehouseError> {
+        let Intent { first, last, rows, .. } = self.intent;
+        let table = self.block.table();
+        if warehouse.feeds_views(table).await? {
+            return Ok(false);
+        }
+        let held = warehouse.held(table, &self.topic, self.number, first, last).await?;
+        Ok(held.rows == rows && held.doubts.is_none())
     }
 
     /// Waits for the answer to an insert, measured and noted.
@@ -1056,6 +1109,13 @@ impl Partition {
         self.stage = Stage::filling(self.table, None);
         self.away = false;
         consumer.seek(&self.topic, self.number, offset)
+    }
+
+    /// Whether everything that came is settled, and nothing came for a while.
+    fn is_at_rest(&self) -> bool {
+        matches!(&self.stage, Stage::Filling(batch) if batch.records == 0 && batch.again.is_none())
+            && !self.away
+            && self.still.elapsed() >= REST
     }
 
     /// Whether its batch is to be closed.

@@ -390,6 +390,14 @@ impl Warehouse {
         Ok(Held { rows, awaits, doubts })
     }
 
+    /// Whether views hang on a table, bounceflow's own or others'.
+    pub async fn feeds_views(&self, table: Table) -> Result<bool, WarehouseError> {
+        let sql =
+            "SELECT count() FROM system.tables WHERE database = currentDatabase() AND name = ? AND notEmpty(dependencies_table)";
+        let query = self.client().query(sql).bind(table.name());
+        Ok(self.timed("look for views of a table", query.fetch_one::<u64>()).await? > 0)
+    }
+
     /// How far this server is with a replicated table; none: the table is not replicated.
     async fn replica(&self, table: Table) -> Result<Option<ReplicaRow>, WarehouseError> {
         let query =

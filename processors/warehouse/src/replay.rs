@@ -36,7 +36,7 @@ use crate::client::{SPILL_BYTES, Warehouse};
 use crate::error::WarehouseError;
 
 pub use compare::{Comparison, Move, Pair};
-pub use swap::{Replaced, Swap};
+pub use swap::{Past, Replaced, Swap};
 
 /// Copying, comparing and rewriting a month take their time; the server works on, so this bounds a dead connection only.
 const PATIENCE: Duration = Duration::from_secs(2 * 3600);
@@ -216,17 +216,27 @@ impl Warehouse {
         documents.iter().map(read).collect()
     }
 
-    /// Writes down how a replay stands now.
+    /// Writes down how a replay stands now. Refused where another process wrote since it was read: what that one did would be forgotten.
     pub async fn save_replay(&self, replay: &mut Replay, now: i64) -> Result<(), WarehouseError> {
         replay.sequence += 1;
+        let saved = self.save(replay, now).await;
+        if saved.is_err() {
+            replay.sequence -= 1;
+        }
+        saved
+    }
+
+    async fn save(&self, replay: &Replay, now: i64) -> Result<(), WarehouseError> {
+        let Replay { id, sequence, .. } = replay;
         let document = serde_json::to_string(replay).map_err(|e| WarehouseError::Replay(e.to_string()))?;
         let held: &[Replaced] = replay.swap.as_ref().map_or(&[], |swap| &swap.replaced);
         let list = |value: &dyn Fn(&Replaced) -> String| held.iter().map(value).collect::<Vec<_>>().join(", ");
         let sql = format!(
             "INSERT INTO replays SELECT {}, {}, fromUnixTimestamp64Milli({now}), '{}', {}, CAST([{}], 'Array(String)'),
-                CAST([{}], 'Array(String)'), CAST([{}], 'Array(Int32)'), CAST([{}], 'Array(Int64)')",
-            replay.id,
-            replay.sequence,
+                CAST([{}], 'Array(String)'), CAST([{}], 'Array(Int32)'), CAST([{}], 'Array(Int64)')
+            FROM (SELECT max(sequence) AS last FROM replays WHERE id = {id}) WHERE last = {sequence} - 1",
+            id,
+            sequence,
             replay.state.as_str(),
             text(&document),
             list(&|h| text(&h.table)),
@@ -234,7 +244,16 @@ impl Warehouse {
             list(&|h| h.partition.to_string()),
             list(&|h| h.last_offset.to_string()),
         );
-        self.act("write down how a replay stands", &sql).await
+        self.act("write down how a replay stands", &sql).await?;
+        // Two that wrote at the same moment both see that.
+        let ours = format!("document = {}", text(&document));
+        let sql = format!("SELECT count() = 1 AND countIf({ours}) = 1 FROM replays WHERE id = {id} AND sequence >= {sequence}");
+        if self.ask::<u8>("read how a replay stands", &sql).await? == 1 {
+            return Ok(());
+        }
+        Err(WarehouseError::Replay(format!(
+            "another process works on replay {id}: wait for it (`bounceflow replay list` shows how far it is), then run this again"
+        )))
     }
 
     /// Sends one block of rows counted by a replay.

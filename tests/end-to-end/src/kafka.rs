@@ -249,6 +249,19 @@ impl Kafka {
         Ok(offsets)
     }
 
+    /// Writes records in one transaction: a mark follows the last one of each partition.
+    pub fn write_in_a_transaction(&self, topic: &str, records: &[Outgoing]) -> Result<()> {
+        let producer: BaseProducer = client(&self.bootstrap).set("transactional.id", format!("tests of {topic}")).create()?;
+        producer.init_transactions(LONG)?;
+        producer.begin_transaction()?;
+        for record in records {
+            let mut out = BaseRecord::<[u8], [u8]>::to(topic).partition(record.partition);
+            out.payload = record.payload.as_deref();
+            producer.send(out).map_err(|(e, _)| e)?;
+        }
+        Ok(producer.commit_transaction(LONG)?)
+    }
+
     /// Everything read_committed sees of a topic.
     pub fn read_all(&self, topic: &str) -> Result<Vec<Incoming>> {
         let consumer = self.reader()?;

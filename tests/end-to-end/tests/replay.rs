@@ -356,7 +356,9 @@ fn what_cannot_be_replayed_is_refused_and_leaves_nothing() -> Result<()> {
     let id = planned["id"].as_u64().context("no id")?.to_string();
     pipeline.value(&format!(
         "INSERT INTO {{db}}.replays (id, sequence, changed_at, state, document) SELECT id, sequence + 1, changed_at, 'counting',
-            replaceOne(document, '\"state\":\"counted\"', '\"state\":\"counting\"') FROM {{db}}.replays WHERE id = {id} AND state = 'counted'"
+            replaceOne(replaceOne(document, '\"state\":\"counted\"', '\"state\":\"counting\"'),
+                format('\"sequence\":{{}}', sequence), format('\"sequence\":{{}}', sequence + 1))
+        FROM {{db}}.replays WHERE id = {id} AND state = 'counted'"
     ))?;
     refused(&pipeline, &["replay", "swap", &id], 1, "is not counted yet")?;
     rule_file(pipeline.folder(), "spam_content")?;

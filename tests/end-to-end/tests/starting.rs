@@ -1,16 +1,25 @@
 //! How a process starts, waits, refuses, halts and stops.
 
 use anyhow::{Context, Result, ensure};
-use bounceflow_end_to_end::{Outgoing, Pipeline, Process, until};
+use bounceflow_end_to_end::{Committed, Outgoing, Pipeline, Process, until};
 use serde_json::json;
+
+fn now_ms() -> Result<u64> {
+    Ok(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis().try_into()?)
+}
 
 /// Deliveries, spread over the partitions in turn.
 fn deliveries(count: usize, partitions: i32) -> Result<Vec<Outgoing>> {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis();
-    let event =
-        json!({"event": "delivery", "timestamp": now as u64, "recipient": "kim@gmail.com", "from_domain": "news.example"});
+    let event = json!({"event": "delivery", "timestamp": now_ms()?, "recipient": "kim@gmail.com", "from_domain": "news.example"});
     let partitions = (0..partitions).cycle();
     Ok(partitions.take(count).map(|partition| Outgoing::new(event.to_string()).to(partition)).collect())
+}
+
+/// The same of bounces.
+fn bounces(count: usize, partitions: i32) -> Result<Vec<Outgoing>> {
+    let event = json!({"event": "bounce", "timestamp": now_ms()?, "recipient": "kim@gmail.com", "from_domain": "news.example",
+        "reply_code": 550, "diagnostic": "550 5.1.1 no such user"});
+    Ok((0..partitions).cycle().take(count).map(|partition| Outgoing::new(event.to_string()).to(partition)).collect())
 }
 
 const DELIVERIES: &str = "SELECT sum(deliveries) FROM {db}.delivery_rates";
@@ -152,6 +161,44 @@ fn records_passed_by_retention_halt_their_partition_and_are_listed_by_the_audit(
     Ok(())
 }
 
+/// What a transaction wrote ends in a mark that no reader is handed, and retention removes that too.
+#[test]
+fn partitions_at_rest_that_retention_has_emptied_lost_nothing() -> Result<()> {
+    let pipeline = Pipeline::builder("at_rest")?.inputs(2).build()?;
+    let failures = "SELECT count() FROM {db}.failures";
+    let mut process = pipeline.run("all", 0, &[])?;
+    pipeline.kafka.write_in_a_transaction(&pipeline.topic("events"), &bounces(100, 2)?)?;
+    pipeline.wait_for_value(failures, "100")?;
+    pipeline.settled("sink")?;
+
+    let topics = [pipeline.topic("events"), pipeline.topic("failures")];
+    let ends = topics.each_ref().map(|topic| pipeline.kafka.ends(topic, true));
+    for (role, topic, ends) in topics.iter().zip(ends).zip(["classify", "sink"]).map(|((t, e), r)| (r, t, e)) {
+        let ends = ends?;
+        until(&format!("{role} to pass the marks of {topic}"), || {
+            let committed = pipeline.group(role)?.committed()?;
+            let places: Vec<i64> = committed.iter().filter(|c| c.topic == *topic).map(|c| c.offset.unwrap_or(0)).collect();
+            ensure!(places == ends, "at {places:?}, the ends are {ends:?}");
+            Ok(())
+        })?;
+        for (partition, end) in (0..).zip(&ends) {
+            pipeline.kafka.delete_before(topic, partition, *end)?;
+        }
+    }
+    ensure!(process.stop()?.success(), "it did not end well");
+
+    let mut process = pipeline.run("all", 0, &[])?;
+    process.ready()?;
+    pipeline.kafka.write_in_a_transaction(&pipeline.topic("events"), &bounces(100, 1)?)?;
+    pipeline.wait_for_value(failures, "200")?;
+    pipeline.settled("sink")?;
+    ensure!(process.said("A partition halts; the others go on").is_empty(), "it halted");
+    pipeline.succeed(&["audit"])?;
+    ensure!(process.stop()?.success(), "it did not end well");
+    pipeline.passed();
+    Ok(())
+}
+
 #[test]
 fn offsets_that_are_gone_halt_what_was_counted_before() -> Result<()> {
     let pipeline = Pipeline::builder("expired")?.inputs(2).set(&["kafka", "session.timeout.ms"], "6000")?.build()?;
@@ -256,35 +303,47 @@ fn an_open_intent_whose_records_are_gone_does_not_hold_its_partition_for_ever() 
     Ok(())
 }
 
+/// Records settled after ClickHouse was gone in the middle of it, and how the sink's group stood then: with the intent of an insert that
+/// is stored by now.
+fn settled_late(pipeline: &Pipeline, records: &[Outgoing], which: &str) -> Result<Committed> {
+    let mut sink = pipeline.run("sink", 0, &[])?;
+    let mut classify = pipeline.run("classify", 0, &[])?;
+    classify.ready()?;
+    sink.ready()?;
+    pipeline.servers.clickhouse.kill()?;
+    pipeline.kafka.write(&pipeline.topic("events"), records)?;
+    pipeline.settled("classify")?;
+    ensure!(classify.stop()?.success(), "it did not end well");
+    let topic = pipeline.topic(which);
+    let open = until("an intent", || {
+        let committed = pipeline.group("sink")?.committed()?;
+        committed.into_iter().find(|c| c.topic == topic && c.intent().is_some()).context("none")
+    })?;
+    sink.kill()?;
+    let end = pipeline.kafka.ends(&topic, true)?[open.partition as usize];
+    let intent = open.intent().context("no intent")?;
+    ensure!(intent.last + 2 >= end, "the intent is not of all there is: {intent:?}, {end}");
+
+    pipeline.servers.clickhouse.restart()?;
+    let mut sink = pipeline.run("sink", 0, &[])?;
+    until("the sink to be past the intent", || {
+        let committed = pipeline.group("sink")?.committed()?;
+        let place = committed.iter().find(|c| c.topic == topic && c.partition == open.partition).and_then(|c| c.offset);
+        ensure!(place > Some(intent.last), "at {place:?}");
+        Ok(())
+    })?;
+    pipeline.settled("sink")?;
+    ensure!(sink.stop()?.success(), "it did not end well");
+    Ok(open)
+}
+
 #[test]
 fn a_token_that_outlived_its_rows_costs_neither_them_nor_a_second_count() -> Result<()> {
     let pipeline = Pipeline::builder("outlived")?
         .set(&["sink", "linger_ms"], 5000)?
         .set(&["kafka", "session.timeout.ms"], "6000")?
         .build()?;
-    let events = pipeline.topic("events");
-    let mut sink = pipeline.run("sink", 0, &[])?;
-    let mut classify = pipeline.run("classify", 0, &[])?;
-    classify.ready()?;
-    sink.ready()?;
-    pipeline.servers.clickhouse.kill()?;
-    pipeline.kafka.write(&events, &deliveries(100, 1)?)?;
-    pipeline.settled("classify")?;
-    ensure!(classify.stop()?.success(), "it did not end well");
-    let open = until("an intent", || {
-        let committed = pipeline.group("sink")?.committed()?;
-        committed.into_iter().find(|c| c.intent().is_some()).context("none")
-    })?;
-    sink.kill()?;
-    let end = pipeline.kafka.ends(&pipeline.topic("rates"), true)?[0];
-    let intent = open.intent().context("no intent")?;
-    ensure!(intent.last + 2 >= end, "the intent is not of all there is: {intent:?}, {end}");
-
-    pipeline.servers.clickhouse.restart()?;
-    let mut sink = pipeline.run("sink", 0, &[])?;
-    pipeline.wait_for_value(DELIVERIES, "100")?;
-    pipeline.settled("sink")?;
-    ensure!(sink.stop()?.success(), "it did not end well");
+    let open = settled_late(&pipeline, &deliveries(100, 1)?, "rates")?;
     // As if the server had died between remembering the token and storing the rows, before any view heard of them: a mutation leaves
     // tokens, a truncation takes them along.
     pipeline.value("ALTER TABLE {db}.batches DELETE WHERE 1 SETTINGS mutations_sync = 2")?;
@@ -301,6 +360,38 @@ fn a_token_that_outlived_its_rows_costs_neither_them_nor_a_second_count() -> Res
         let deliveries = pipeline.value(&format!("SELECT sum(deliveries) FROM {{db}}.{table}"))?;
         ensure!(deliveries == "100", "{table}: {deliveries}");
     }
+    pipeline.succeed(&["audit"])?;
+    pipeline.passed();
+    Ok(())
+}
+
+/// A partition that stands long enough finds its token forgotten, for the others have gone on.
+#[test]
+fn rows_that_outlived_their_token_are_not_stored_again() -> Result<()> {
+    let pipeline = Pipeline::builder("forgotten")?
+        .set(&["sink", "linger_ms"], 5000)?
+        .set(&["kafka", "session.timeout.ms"], "6000")?
+        .build()?;
+    let open = settled_late(&pipeline, &bounces(100, 1)?, "failures")?;
+    let rows = pipeline.value("SELECT count() FROM {db}.failures")?;
+    ensure!(rows == "100", "{rows}");
+    // A truncation takes the tokens along; the rows come back without any.
+    for sql in [
+        "CREATE TABLE {db}.kept ENGINE = MergeTree ORDER BY () AS SELECT * FROM {db}.failures",
+        "TRUNCATE TABLE {db}.failures",
+        "INSERT INTO {db}.failures SELECT * FROM {db}.kept SETTINGS insert_deduplicate = 0",
+        "DROP TABLE {db}.kept",
+    ] {
+        pipeline.value(sql)?;
+    }
+    pipeline.group("sink")?.leave(&open)?;
+
+    let mut sink = pipeline.run("sink", 0, &[])?;
+    sink.wait_for("An insert may be half done; it is repeated")?;
+    pipeline.settled("sink")?;
+    ensure!(sink.stop()?.success(), "it did not end well");
+    let rows = pipeline.value("SELECT count() FROM {db}.failures")?;
+    ensure!(rows == "100", "{rows}");
     pipeline.succeed(&["audit"])?;
     pipeline.passed();
     Ok(())

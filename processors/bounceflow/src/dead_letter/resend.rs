@@ -183,26 +183,33 @@ impl Plan {
         let mut outcome = Outcome { dry_run: false, records: 0, letters: 0, topics: BTreeMap::new(), left: self.left.clone() };
         let mut progress = Progress::new("records sent");
         let places: BTreeSet<Place> = self.groups.keys().copied().collect();
-        let (mut open, mut bytes): (Vec<Group>, usize) = (Vec::new(), 0);
+        // Collected first: a transaction that was open while other letters are read through, for gigabytes, would time out.
+        let (mut found, mut bytes): (Vec<Again>, usize) = (Vec::new(), 0);
+        let mut send = |found: &mut Vec<Again>| -> anyhow::Result<()> {
+            let sent = || -> Result<(), TransactionError> {
+                producer.begin()?;
+                found.iter().try_for_each(|again| again.send(producer, &config.topics.dead_letter))?;
+                producer.commit_without_offsets()
+            };
+            sent().map_err(|e| explain(e, &id))?;
+            for again in found.drain(..) {
+                progress.step();
+                outcome.add(&again.group);
+            }
+            Ok(())
+        };
         let gone = Shelf::open(config, &places, |place, record| {
             let Some(group) = self.groups.remove(&place) else { return Ok(()) };
-            if open.is_empty() {
-                producer.begin().map_err(|e| explain(e, &id))?;
-            }
-            send_one(producer, &config.topics.dead_letter, &group, record).map_err(|e| explain(e, &id))?;
-            progress.step();
             bytes += record.payload_len();
-            open.push(group);
-            if open.len() >= MOST_RECORDS || bytes >= MOST_BYTES {
-                producer.commit_without_offsets().map_err(|e| explain(e, &id))?;
-                open.drain(..).for_each(|group| outcome.add(&group));
+            found.push(Again::of(group, record));
+            if found.len() >= MOST_RECORDS || bytes >= MOST_BYTES {
                 bytes = 0;
+                send(&mut found)?;
             }
             Ok(())
         })?;
-        if !open.is_empty() {
-            producer.commit_without_offsets().map_err(|e| explain(e, &id))?;
-            open.drain(..).for_each(|group| outcome.add(&group));
+        if !found.is_empty() {
+            send(&mut found)?;
         }
         if gone > 0 {
             outcome.left.insert("expired in the meantime".to_owned(), gone as u64);
@@ -226,21 +233,37 @@ fn resent(shelf: &Shelf, source: Place, head: &Letter, waiting: &[(Place, Letter
     }
 }
 
-/// The record, and a mark for each of its letters.
-fn send_one(producer: &Producer, dead_letter: &str, group: &Group, record: &BorrowedMessage<'_>) -> Result<(), TransactionError> {
-    let Some((_, head)) = group.letters.first() else { return Ok(()) };
-    let headers = Headers::of(record);
-    let mut again = BaseRecord::to(&group.topic).headers(with_own(group.resent.headers(), &own_headers(record)));
-    again.key = headers.source_key(head, record);
-    again.payload = record.payload();
-    if group.partition >= 0 {
-        again.partition = Some(group.partition);
+/// A record as it will be sent.
+struct Again {
+    group: Group,
+    key: Option<Vec<u8>>,
+    payload: Option<Vec<u8>>,
+    headers: OwnedHeaders,
+}
+
+impl Again {
+    fn of(group: Group, record: &BorrowedMessage<'_>) -> Self {
+        let of_record = Headers::of(record);
+        let key = group.letters.first().and_then(|(_, head)| of_record.source_key(head, record)).map(<[u8]>::to_vec);
+        let headers = with_own(group.resent.headers(), &own_headers(record));
+        Self { group, key, payload: record.payload().map(<[u8]>::to_vec), headers }
     }
-    producer.send(again)?;
-    for (place, letter) in &group.letters {
-        mark(producer, dead_letter, Mark { place: *place, letter, topic: &group.topic, state: State::Resent })?;
+
+    /// The record, and a mark for each of its letters.
+    fn send(&self, producer: &Producer, dead_letter: &str) -> Result<(), TransactionError> {
+        let Self { group, key, payload, headers } = self;
+        let mut again = BaseRecord::to(&group.topic).headers(headers.clone());
+        again.key = key.as_deref();
+        again.payload = payload.as_deref();
+        if group.partition >= 0 {
+            again.partition = Some(group.partition);
+        }
+        producer.send(again)?;
+        for (place, letter) in &group.letters {
+            mark(producer, dead_letter, Mark { place: *place, letter, topic: &group.topic, state: State::Resent })?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// A letter and what became of it.

@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use rdkafka::Message;
-
 use crate::config::Config;
-use crate::kafka::{self, Consumer, Event};
+use crate::kafka::{self, Consumer};
 use crate::progress::note;
 
 /// Between two looks.
@@ -31,7 +29,7 @@ pub(super) fn wait(config: &Config, group: &str, topic: &str, deadline: Instant)
     let consumer = Consumer::alone(&config.kafka, "", group)?;
     let mut said: Option<Instant> = None;
     loop {
-        let settled = look(&consumer, topic, &ends)?;
+        let settled = look(config, &consumer, topic, &ends)?;
         if settled.all || Instant::now() >= deadline {
             return Ok(settled);
         }
@@ -43,32 +41,22 @@ pub(super) fn wait(config: &Config, group: &str, topic: &str, deadline: Instant)
     }
 }
 
-fn look(consumer: &Consumer, topic: &str, ends: &[i64]) -> anyhow::Result<Settled> {
+fn look(config: &Config, consumer: &Consumer, topic: &str, ends: &[i64]) -> anyhow::Result<Settled> {
     let partitions: Vec<(String, i32)> = (0..ends.len() as i32).map(|partition| (topic.to_owned(), partition)).collect();
     let mut settled = Settled { all: true, to: BTreeMap::new() };
-    let (mut open, mut positions) = (Vec::new(), Vec::new());
+    let mut stretches = Vec::new();
     for left in consumer.committed(&partitions)? {
         settled.to.insert(left.partition, left.offset.unwrap_or(0));
         let from = left.offset.unwrap_or(0).max(left.low);
-        if from < ends[left.partition as usize] {
-            open.push(left.partition);
-            positions.push((topic.to_owned(), left.partition, from));
+        let end = ends[left.partition as usize];
+        if from < end {
+            stretches.push((left.partition, from, end));
         }
     }
     // The end of a log may be marks of transactions alone: whether there is a record, only reading tells.
-    consumer.start(&positions)?;
-    let patience = Instant::now() + PATIENCE;
-    while settled.all && !open.is_empty() {
-        match consumer.poll(Duration::from_millis(100)) {
-            Event::Record(record) => {
-                settled.all &= record.offset() >= ends[record.partition() as usize];
-                open.retain(|partition| *partition != record.partition());
-            }
-            Event::End(partition) => open.retain(|open| *open != partition),
-            Event::OffsetGone => anyhow::bail!("{topic}: records were deleted while it was read; run this again"),
-            Event::Error(e) if Consumer::is_fatal(&e) => return Err(e.into()),
-            _ => anyhow::ensure!(Instant::now() < patience, "{topic}: the broker hands out nothing"),
-        }
+    if !stretches.is_empty() {
+        let reader = kafka::outsider(&config.kafka, "read_committed")?;
+        settled.all = reader.without_record(topic, &stretches, PATIENCE)?.len() == stretches.len();
     }
     Ok(settled)
 }

@@ -32,6 +32,8 @@ const CHUNK_OFFSETS: i64 = 50_000;
 /// A chunk ends early when its failures reach this: one block must hold them, whatever the last record adds.
 const CHUNK_ROWS: u64 = 200_000;
 const CHUNK_BYTES: usize = 32 << 20;
+/// And when its items do, for what is counted of them is in memory.
+const CHUNK_ITEMS: i64 = 500_000;
 /// Kafka may be silent for this long while a range is read.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Tries of one insert, with waits that add up to some minutes.
@@ -58,7 +60,7 @@ pub(super) fn count(
     // The words of a panic may quote a record.
     std::panic::set_hook(Box::new(|_| {}));
     let done = runtime.block_on(warehouse.replayed(replay.id))?;
-    // Campaigns are bounded by the records of a chunk, which is more than a transaction may hold: no cap, or more would be `other`.
+    // Campaigns are bounded by the items of a chunk, which is more than a transaction may hold: no cap, or more would be `other`.
     let limits = Limits { campaigns: usize::MAX, patterns: config.classify.max_patterns };
     let total: u64 = replay.ranges.iter().map(Range::offsets).sum();
     let mut counter = Counter {
@@ -135,17 +137,21 @@ impl Counter<'_> {
         loop {
             let end = match consumer.poll(Duration::from_millis(100)) {
                 Event::Record(message) => {
-                    heard = Instant::now();
                     while message.offset() > chunk.last && chunk.last < range.last {
                         chunk = self.close(chunk, range)?;
                     }
+                    // Not before: what took its time may have been ClickHouse.
+                    heard = Instant::now();
                     if message.offset() <= range.last {
                         if !self.record(&mut chunk, range, &message)? {
                             chunk = Chunk::at(chunk.first, range);
                             consumer.start(&[(range.topic.clone(), range.partition, chunk.first)])?;
                             continue;
                         }
-                        if chunk.failures.len() >= CHUNK_ROWS || chunk.failures.bytes() >= CHUNK_BYTES {
+                        if chunk.items >= CHUNK_ITEMS
+                            || chunk.failures.len() >= CHUNK_ROWS
+                            || chunk.failures.bytes() >= CHUNK_BYTES
+                        {
                             chunk.last = message.offset();
                         }
                     }

@@ -18,6 +18,7 @@ mod broken_answers;
 mod audit;
 mod alerts;
 mod erase;
+mod replay;
 mod reports;
 mod replicas;
 mod shards;
