@@ -297,14 +297,16 @@ impl<'t> Worker<'t> {
         self.rejected.extend(settled.refused.iter().map(|(_, why)| why.reason.as_str()));
         if let [(number, why), more @ ..] = &settled.refused[..]
             && !more.is_empty()
-            && settled.others == 0
+            && (settled.others == 0 || settled.refused.len().saturating_mul(message.payload_len()) > MOST_LETTER_BYTES)
         {
-            // Nothing of it is counted, so one letter stands for all: a thousand items would be a thousand times the record.
+            // One letter stands for all: a thousand items would be a thousand times the record. Where none is counted, it need not name them.
+            let all = if settled.others == 0 { &[] } else { &settled.refused[..] };
+            let items: Vec<i32> = all.iter().map(|(item, _)| *item).collect();
             let detail = format!("{}; the other {} items of the record are refused as well", why.detail, more.len());
-            return self.dead_letter(message, &settled, *number, &Rejection { detail, ..why.clone() });
+            return self.dead_letter(message, &settled, (*number, &items), &Rejection { detail, ..why.clone() });
         }
         for (number, why) in &settled.refused {
-            self.dead_letter(message, &settled, *number, why)?;
+            self.dead_letter(message, &settled, (*number, &[]), why)?;
         }
         Ok(())
     }
@@ -341,12 +343,13 @@ impl<'t> Worker<'t> {
         Ok(settled)
     }
 
-    /// Writes the record, byte for byte, with headers that say why and where it stood.
+    /// Writes the record, byte for byte, with headers that say why and where it stood. `items`: all that the letter stands for, where it
+    /// stands for some of several.
     fn dead_letter(
         &mut self,
         message: &BorrowedMessage<'_>,
         settled: &Settled<'_>,
-        number: i32,
+        (number, items): (i32, &[i32]),
         why: &Rejection,
     ) -> Result<(), Trouble> {
         self.letter_bytes += message.payload_len();
@@ -358,6 +361,7 @@ impl<'t> Worker<'t> {
             timestamp: position.timestamp.unwrap_or(-1),
             key: message.key(),
             item: number,
+            items,
             reason: why.reason.as_str(),
             detail: &why.detail,
             format: why.format.as_str(),
@@ -452,8 +456,9 @@ impl<'t> Worker<'t> {
         self.metrics.committed(done, self.scratch.take_lookups());
         self.rejected.drain(..).for_each(|reason| self.metrics.dead_lettered(reason).increment(1));
         (self.records, self.items, self.letter_bytes, self.failures) = (0, 0, 0, 0);
-        for (number, partition) in (0i32..).zip(&mut self.partitions) {
-            let Some(partition) = partition.as_mut().filter(|p| listed(&&**p)) else { continue };
+        // Those that were listed, not those that would be by now.
+        for (_, number, ..) in offsets {
+            let Some(Some(partition)) = self.partitions.get_mut(number as usize) else { continue };
             partition.settle(started);
             // Where more is to be read, the oldest record of what is now committed stands until the next one comes.
             if partition.end_reached {

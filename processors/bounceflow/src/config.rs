@@ -661,6 +661,13 @@ impl Config {
             if input.max_record_bytes == 0 {
                 mistakes.add(&format!("inputs[{i}].max_record_bytes"), "must be at least 1");
             }
+            if input.max_record_bytes > MOST_RECORD_BYTES {
+                let path = format!("inputs[{i}].max_record_bytes");
+                mistakes.add(
+                    &path,
+                    format_args!("must be at most {MOST_RECORD_BYTES}: what cannot be read has to fit into a dead letter"),
+                );
+            }
             if let Err(e) = decoder(input) {
                 mistakes.0.extend(e.0.into_iter().map(|e| format!("inputs[{i}].{e}")));
             }
@@ -981,6 +988,9 @@ fn telemetry(raw: RawTelemetry, mistakes: &mut Mistakes) -> Option<Telemetry> {
     })
 }
 
+/// The largest `max_record_bytes`. Bytes.
+const MOST_RECORD_BYTES: usize = 32 << 20;
+
 /// The decoder of an input topic, with the schemas it names.
 pub fn decoder(input: &RawInput) -> Result<Decoder, Mistakes> {
     let mut mistakes = Mistakes::default();
@@ -991,6 +1001,10 @@ pub fn decoder(input: &RawInput) -> Result<Decoder, Mistakes> {
     for file in &input.schemas {
         let added = std::fs::read_to_string(file)
             .map_err(|e| e.to_string())
+            .and_then(|text| match other_than_millis(&text) {
+                Some((field, unit)) => Err(format!("field `{field}` is {unit}; times are read as timestamp-millis, or as text")),
+                None => Ok(text),
+            })
             .and_then(|text| schemas.add(&text).map_err(|e| e.to_string()));
         if let Err(e) = added {
             mistakes.add("schemas", format_args!("{}: {e}", file.display()));
@@ -1002,6 +1016,13 @@ pub fn decoder(input: &RawInput) -> Result<Decoder, Mistakes> {
         match (id.parse::<u32>(), text) {
             (Err(_), _) => mistakes.add(&path, "a schema id is a whole number"),
             (_, Err(e)) => mistakes.add(&path, format_args!("{file}: {e}")),
+            (Ok(_), Ok(text)) if other_than_millis(&text).is_some() => {
+                let (field, unit) = other_than_millis(&text).unwrap_or_default();
+                mistakes.add(
+                    &path,
+                    format_args!("{file}: field `{field}` is {unit}; times are read as timestamp-millis, or as text"),
+                );
+            }
             (Ok(id), Ok(text)) => {
                 if let Err(e) = schemas.add_id(id, &text) {
                     mistakes.add(&path, e);
@@ -1010,6 +1031,18 @@ pub fn decoder(input: &RawInput) -> Result<Decoder, Mistakes> {
         }
     }
     if mistakes.0.is_empty() { Ok(Decoder::new(input.format, input.max_record_bytes, schemas)) } else { Err(mistakes) }
+}
+
+/// The field of a writer's schema that holds a time in another unit than milliseconds, with that unit: read as milliseconds, it would be
+/// a time thousands of years ahead.
+fn other_than_millis(schema: &str) -> Option<(String, String)> {
+    let schema: serde_json::Value = serde_json::from_str(schema).ok()?;
+    schema["fields"].as_array()?.iter().find_map(|field| {
+        let name = field["name"].as_str().filter(|name| ["timestamp", "sent_at"].contains(name))?;
+        let types = field["type"].as_array().map_or(std::slice::from_ref(&field["type"]), Vec::as_slice);
+        let unit = types.iter().find_map(|t| t["logicalType"].as_str().filter(|unit| *unit != "timestamp-millis"))?;
+        Some((name.to_owned(), unit.to_owned()))
+    })
 }
 
 /// Reads what can be read: each mistake is noted and its value taken out, until the rest is sound.

@@ -23,6 +23,8 @@ const SPLIT_BYTES: usize = 512 * 1024;
 const MAX_PATTERNS_FOLLOWED: usize = 4096;
 /// Strings kept from one transaction to the next, so that a steady stream allocates none.
 const MAX_STRINGS_KEPT: usize = 50_000;
+/// The same in bytes: a campaign may be as long as a record.
+const MAX_STRING_BYTES_KEPT: usize = 8 << 20;
 
 /// The campaign under which those beyond the cap are counted.
 pub const OTHER_CAMPAIGN: &str = "other";
@@ -425,16 +427,18 @@ struct Strings {
     hasher: FixedState,
     by_text: HashTable<u32>,
     texts: Vec<Box<str>>,
+    bytes: usize,
 }
 
 impl Strings {
     fn id(&mut self, text: &str) -> u32 {
-        let Self { hasher, by_text, texts } = self;
+        let Self { hasher, by_text, texts, bytes } = self;
         let hash = hasher.hash_one(text);
         if let Some(id) = by_text.find(hash, |id| &*texts[*id as usize] == text) {
             return *id;
         }
         let id = texts.len() as u32;
+        *bytes += text.len();
         texts.push(text.into());
         by_text.insert_unique(hash, id, |id| hasher.hash_one(&*texts[*id as usize]));
         id
@@ -446,9 +450,10 @@ impl Strings {
 
     /// Only between transactions: numbers are given out anew.
     fn shrink(&mut self) {
-        if self.texts.len() > MAX_STRINGS_KEPT {
+        if self.texts.len() > MAX_STRINGS_KEPT || self.bytes > MAX_STRING_BYTES_KEPT {
             self.by_text.clear();
-            self.texts.clear();
+            self.texts = Vec::new();
+            self.bytes = 0;
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::dead_letter::resend::{Mark, explain, mark, take_over};
 use crate::dead_letter::shelf::{Place, Shelf, State};
 use crate::dead_letter::transactional_id;
 use crate::kafka::{self, Producer};
-use crate::process::recipient_hashes;
+use crate::process::{lowered, recipient_hashes};
 use crate::progress::note;
 use report::{Letter, Report, Rows};
 pub use search::Search;
@@ -225,9 +225,9 @@ impl People {
 /// With its domain as DNS has it, which is what `process` hashes; and what earlier versions hashed, which took a recipient as it stood:
 /// as it was given, and either in brackets.
 fn spellings(address: &str) -> BTreeSet<String> {
-    let mut spellings = BTreeSet::from([address.to_lowercase()]);
+    let mut spellings = BTreeSet::from([lowered(address)]);
     if let (Some((local, _)), Some(domain)) = (address.rsplit_once('@'), domain_of(address)) {
-        spellings.insert(format!("{local}@{domain}").to_lowercase());
+        spellings.insert(lowered(&format!("{local}@{domain}")));
     }
     let bracketed: Vec<String> = spellings.iter().map(|address| format!("<{address}>")).collect();
     spellings.extend(bracketed);
@@ -299,6 +299,8 @@ mod tests {
             ("kim@example.net.", " kim@example.net "),
             ("kim@example.net", "kim@example.net."),
             ("jörg@bücher.example", "<Jörg@Bücher.example>"),
+            // A sigma at the end of a word is another small letter than one within.
+            ("ΝΙΚΟΣ@example.gr", "ΝΙΚΟΣ@example.gr"),
             ("jörg@xn--bcher-kva.example", "jörg@bücher.example"),
             ("jörg@bücher.example", "jörg@xn--bcher-kva.example"),
         ] {

@@ -50,6 +50,12 @@ impl Health {
         self.loops.lock().unwrap_or_else(|e| e.into_inner()).clear();
     }
 
+    /// One has ended: it turns no more, and is not stuck.
+    pub fn ended(&self, name: &str) {
+        let loops = self.loops.lock().unwrap_or_else(|e| e.into_inner());
+        loops.iter().filter(|l| l.name == name).for_each(|l| l.patience_ms.store(u64::MAX, Ordering::Relaxed));
+    }
+
     /// The loops that do not turn.
     pub fn stuck(&self) -> Vec<String> {
         let now = self.started.elapsed();

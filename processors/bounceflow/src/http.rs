@@ -20,6 +20,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use axum_server::Handle;
 use axum_server::tls_rustls::RustlsAcceptor;
+use hyper_util::rt::TokioTimer;
 use serde::Serialize;
 use tokio::net::TcpListener;
 
@@ -31,6 +32,9 @@ use guard::Guard;
 
 /// What is being answered when the process ends has this long.
 const FAREWELL: Duration = Duration::from_secs(5);
+
+/// The headers of a request have this long, and so has a connection between two requests.
+const HEADERS: Duration = Duration::from_secs(10);
 
 /// Takes the address, so that a process whose address is taken ends at once.
 pub async fn bind(listen: SocketAddr, guard: &Guard) -> anyhow::Result<TcpListener> {
@@ -71,8 +75,10 @@ pub async fn serve(
         }
         ending.graceful_shutdown(Some(FAREWELL));
     });
-    let (server, service) =
+    let (mut server, service) =
         (axum_server::from_tcp(listener.into_std()?)?.handle(handle).http1_only(), router.into_make_service());
+    // Without a clock of its own, the server would keep a connection on which nothing comes for ever.
+    server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
     let served = match guard.tls {
         Some(tls) => server.acceptor(RustlsAcceptor::new(tls)).serve(service).await,
         None => server.serve(service).await,

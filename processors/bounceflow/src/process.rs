@@ -22,6 +22,9 @@ use crate::rules::Current;
 pub const AHEAD_MS: i64 = 5 * 60 * 1000;
 /// An event older than this, seen from the record's Kafka time, is refused, however long data is kept: 36 months. Milliseconds.
 pub const TOO_OLD_MS: i64 = 1096 * DAY_MS;
+/// The longest recipient: 64 bytes of local part and 255 of domain (RFC 5321, 4.5.3.1) leave room to spare. Every text of an event is
+/// searched for it, so it bounds what a record can cost. Bytes.
+const LONGEST_RECIPIENT: usize = 512;
 const DAY_MS: i64 = 24 * 3600 * 1000;
 
 /// A complaint says nothing about an SMTP reply: its failure carries this category and rule.
@@ -205,6 +208,10 @@ pub fn process<'a>(
         Ok(time) => time,
         Err(rejection) => return Outcome::Reject(rejection),
     };
+    if event.recipient.len() > LONGEST_RECIPIENT {
+        let detail = format!("the recipient is longer than {LONGEST_RECIPIENT} bytes");
+        return Outcome::Reject(rejection(RejectReason::InvalidField, &detail));
+    }
     let Some(recipient) = Recipient::of(&event.recipient) else {
         return Outcome::Reject(if event.recipient.is_empty() {
             rejection(RejectReason::MissingRecipient, "the recipient is empty")
@@ -385,13 +392,18 @@ fn keyed(key: &[u8]) -> Hmac<Sha256> {
     Hmac::new_from_slice(key).expect("HMAC takes any key")
 }
 
+/// The address in small letters, each by itself: what stands behind it does not change one (as it would a sigma).
+pub fn lowered(address: &str) -> String {
+    address.chars().flat_map(char::to_lowercase).collect()
+}
+
 /// First 16 bytes of HMAC-SHA-256 over the lower-cased address.
 fn hash(key: &Hmac<Sha256>, lower: &mut Vec<u8>, address: &str) -> RecipientHash {
     lower.clear();
     if address.is_ascii() {
         lower.extend(address.bytes().map(|b| b.to_ascii_lowercase()));
     } else {
-        lower.extend(address.chars().flat_map(char::to_lowercase).collect::<String>().into_bytes());
+        lower.extend(lowered(address).into_bytes());
     }
     let mut mac = key.clone();
     mac.update(lower);

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::kafka::{self, Consumer};
+use crate::kafka;
 
 /// A partition is at rest when nothing came for this long; and so often it is looked at.
 pub const REST: Duration = Duration::from_secs(60);
@@ -17,15 +17,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Looks at partitions at rest.
 pub struct Quiet {
     properties: BTreeMap<String, String>,
-    /// Reads nothing.
-    asks: Option<Consumer>,
     looked: Instant,
 }
 
 impl Quiet {
     /// The first look is due after [`REST`].
     pub fn new(properties: &BTreeMap<String, String>) -> Self {
-        Self { properties: properties.clone(), asks: None, looked: Instant::now() }
+        Self { properties: properties.clone(), looked: Instant::now() }
     }
 
     /// Whether to look again. True once.
@@ -40,34 +38,32 @@ impl Quiet {
     /// Of these places (partition, next offset), those behind which the log holds no record, each with the log's end.
     ///
     /// What cannot be seen now is seen the next time.
-    pub fn ends(&mut self, topic: &str, places: &[(i32, i64)]) -> Vec<(i32, i64)> {
+    pub fn ends(&self, topic: &str, places: &[(i32, i64)]) -> Vec<(i32, i64)> {
         self.look(topic, places).unwrap_or_else(|error| {
             tracing::info!(topic, %error, "What stands behind the last records could not be seen; another look comes in a minute");
             Vec::new()
         })
     }
 
-    fn look(&mut self, topic: &str, places: &[(i32, i64)]) -> anyhow::Result<Vec<(i32, i64)>> {
+    fn look(&self, topic: &str, places: &[(i32, i64)]) -> anyhow::Result<Vec<(i32, i64)>> {
         if places.is_empty() {
             return Ok(Vec::new());
         }
-        let asks = match self.asks.take() {
-            Some(asks) => asks,
-            None => kafka::outsider(&self.properties, "read_committed")?,
-        };
-        let asks = self.asks.insert(asks);
+        // One of its own for each look: what one has under way is never taken for an answer to the next.
+        let reader = kafka::outsider(&self.properties, "read_committed")?;
         let mut stretches = Vec::new();
         for (partition, place) in places {
-            let end = asks.end_of(topic, *partition)?;
-            if end > *place {
-                stretches.push((*partition, *place, end));
+            // One without a leader does not keep the others from being looked at, nor does one whose place has been passed already.
+            match reader.bounds(topic, *partition) {
+                Ok((low, end)) if low <= *place && *place < end => stretches.push((*partition, *place, end)),
+                Ok(_) => {}
+                Err(error) => tracing::info!(topic, partition, %error, "Where a partition at rest ends is not known"),
             }
         }
         if stretches.is_empty() {
             return Ok(Vec::new());
         }
-        // A reader of its own for each look: what one has under way is never taken for an answer to the next.
-        let empty = kafka::outsider(&self.properties, "read_committed")?.without_record(topic, &stretches, PATIENCE)?;
+        let empty = reader.without_record(topic, &stretches, PATIENCE)?;
         stretches.retain(|(partition, ..)| empty.contains(partition));
         Ok(stretches.into_iter().map(|(partition, _, end)| (partition, end)).collect())
     }

@@ -18,7 +18,7 @@ use anyhow::{Context, bail, ensure};
 use bounceflow_classify::PATTERN_VERSION;
 use bounceflow_enrich::Isps;
 use bounceflow_warehouse::replay::{By, Range};
-use bounceflow_warehouse::{ENCODER_VERSION, Replaced, Replay, State, Warehouse};
+use bounceflow_warehouse::{ENCODER_VERSION, Replay, State, Warehouse};
 use clap::error::ErrorKind;
 use sha2::{Digest, Sha256};
 use tokio::runtime::Runtime;
@@ -242,9 +242,9 @@ impl Session {
         }
         let attempt = format!("{:x}p{:x}", now(), std::process::id());
         let warehouse = &self.warehouse;
-        let past = |held: &[Replaced]| settled::check(&self.config, held).map_err(|e| format!("{e:#}"));
+        let begun = || settled::begun(&self.config).map_err(|e| format!("{e:#}"));
         let mut told = |step: &str| say(format_args!("{step}"));
-        self.runtime.block_on(warehouse.swap_replay(&mut replay, &attempt, &now, &past, &mut told))?;
+        self.runtime.block_on(warehouse.swap_replay(&mut replay, &attempt, &now, &begun, &mut told))?;
         writeln!(std::io::stdout(), "replay {id} is swapped in; `bounceflow audit` proves the whole")?;
         Ok(())
     }

@@ -19,7 +19,7 @@ use crate::secrets::Watched;
 use crate::starting::Resume;
 use crate::stop::Stop;
 use crate::trouble::Fenced;
-use crate::{alertmanager, classify, http, metrics, sink, watch};
+use crate::{alertmanager, classify, http, kafka, metrics, sink, watch};
 
 /// One of the roles a process can play.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -136,7 +136,7 @@ impl Play<'_> {
             thread::Builder::new().name(name.chars().take(15).collect()).spawn(move || {
                 let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| until_fenced_twice(&context, body)));
                 let result = result.unwrap_or_else(|_| Err(anyhow::anyhow!("panicked")));
-                drop(ended.send(result.context(context)));
+                drop(ended.send((context.clone(), result.context(context))));
             })?;
             loops += 1;
             Ok(())
@@ -184,8 +184,9 @@ impl Play<'_> {
         let (mut stuck, mut leave) = (0, None::<Instant>);
         while loops > 0 && leave.is_none_or(|when| Instant::now() < when) {
             match ends.recv_timeout(LOOK) {
-                Ok(end) => {
+                Ok((name, end)) => {
                     loops -= 1;
+                    health.ended(&name);
                     end.unwrap_or_else(&mut fail);
                 }
                 Err(RecvTimeoutError::Disconnected) => {
@@ -233,7 +234,7 @@ async fn renew_secrets(config: Arc<Config>, guard: Guard, round: Round) {
     let of_http = http.token_file.iter().chain(http.tls.iter().flat_map(|(certificate, key)| [certificate, key]));
     let mut of_http = Watched::new(of_http.cloned().collect());
     let mut of_clickhouse = Watched::new(config.clickhouse_secrets.files());
-    let mut of_kafka = Watched::new(config.files_of_kafka());
+    let (mut of_kafka, mut refused) = (Watched::new(config.files_of_kafka()), false);
     loop {
         tokio::time::sleep(LOOK_AT_SECRETS).await;
         let files = of_http.changed();
@@ -252,9 +253,29 @@ async fn renew_secrets(config: Arc<Config>, guard: Guard, round: Round) {
             }
         }
         let files = of_kafka.changed();
-        if !files.is_empty() {
-            tracing::info!(?files, "Secrets of Kafka changed; every loop finishes what is open and begins anew with them");
-            round.end();
+        if !files.is_empty() || refused {
+            let renewed = config.with_kafka_renewed().map_err(|found| found.to_string());
+            match renewed.and_then(|renewed| kafka::can_be_made(&renewed.kafka)) {
+                Ok(()) => {
+                    refused = false;
+                    tracing::info!(
+                        ?files,
+                        "Secrets of Kafka changed; every loop finishes what is open and begins anew with them"
+                    );
+                    round.end();
+                }
+                // A certificate is written before its key, or behind it: looked at again, also where no more changes.
+                Err(error) => {
+                    if !files.is_empty() {
+                        tracing::error!(
+                            ?files,
+                            error,
+                            "Secrets of Kafka are refused; those before stay, and they are looked at again"
+                        );
+                    }
+                    refused = true;
+                }
+            }
         }
     }
 }

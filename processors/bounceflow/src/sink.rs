@@ -673,6 +673,7 @@ impl<'t> Worker<'t> {
             timestamp: refused.timestamp,
             key: refused.key.as_deref(),
             item: 0,
+            items: &[],
             reason: refused.reason,
             detail: &refused.detail,
             format: "",
@@ -1012,7 +1013,12 @@ impl Insert {
             return Ok(false);
         }
         let held = warehouse.held(table, &self.topic, self.number, first, last).await?;
-        Ok(held.rows == rows && held.doubts.is_none())
+        if held.rows != rows || held.doubts.is_some() {
+            return Ok(false);
+        }
+        // Of a topic that was made anew, rows of the old log stand at the same offsets, and behind them. Of one log there are none behind.
+        let there = warehouse.last_offset(table, &self.topic, self.number).await;
+        Ok(there.is_ok_and(|there| there.is_some_and(|there| there <= last)))
     }
 
     /// Waits for the answer to an insert, measured and noted.

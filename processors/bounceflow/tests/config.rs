@@ -126,6 +126,30 @@ fn every_mistake_is_named_at_once_with_its_path() {
 }
 
 #[test]
+fn an_input_that_could_not_be_read_as_it_is_meant_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let schema = |unit: &str| {
+        let file = folder.path().join(format!("{unit}.avsc"));
+        let time =
+            format!("{{\"name\": \"timestamp\", \"type\": [\"null\", {{\"type\": \"long\", \"logicalType\": \"{unit}\"}}]}}");
+        std::fs::write(&file, format!("{{\"type\": \"record\", \"name\": \"E\", \"fields\": [{time}]}}")).unwrap();
+        file.display().to_string()
+    };
+    let found = |input: &str| mistakes(&format!("[kafka]\n'bootstrap.servers' = 'k:9092'\n[[inputs]]\ntopic = 't'\n{input}"));
+    for input in [
+        format!("schemas = ['{}']", schema("timestamp-micros")),
+        format!("schema_ids = {{ '8' = '{}' }}", schema("timestamp-nanos")),
+    ] {
+        let found = found(&input);
+        assert!(found.len() == 1 && found[0].contains("field `timestamp` is timestamp-"), "{input}: {found:?}");
+    }
+    let millis = format!("{LEAST}[[inputs]]\ntopic = 't'\nschemas = ['{}']", schema("timestamp-millis"));
+    assert!(Config::parse(&millis).is_ok());
+    let found = found("max_record_bytes = 33554433");
+    assert!(found.len() == 1 && found[0].contains("at most 33554432"), "{found:?}");
+}
+
+#[test]
 fn several_clickhouse_addresses_are_replicas() {
     let config = |more: &str| Config::parse(&format!("[kafka]\n'bootstrap.servers' = 'k:9092'\n[clickhouse]\n{more}"));
     let one = config("url = 'http://a:8123'").ok().unwrap().clickhouse;

@@ -47,6 +47,8 @@ fn what_cannot_be_counted_is_refused_by_reason() {
     assert_eq!(rejected(bounce("")), Some(RejectReason::MissingRecipient));
     assert_eq!(rejected(bounce("kim")), Some(RejectReason::RecipientWithoutDomain));
     assert_eq!(rejected(bounce("kim@")), Some(RejectReason::RecipientWithoutDomain));
+    assert_eq!(rejected(bounce(&format!("{}@example.org", "=".repeat(500)))), None);
+    assert_eq!(rejected(bounce(&format!("{}@example.org", "=".repeat(501)))), Some(RejectReason::InvalidField));
     let at = |time| DeliveryEvent { timestamp: Millis(time), ..bounce("kim@example.org") };
     assert_eq!(rejected(at(0)), Some(RejectReason::InvalidTimestamp));
     assert_eq!(rejected(at(-5)), Some(RejectReason::InvalidTimestamp));

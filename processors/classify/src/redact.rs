@@ -15,7 +15,7 @@ const NAMES_USER: [&str; 8] = ["user", "mailbox", "account", "recipient", "login
 /// "unknown user"; white space and control characters folded to one space; at most [`MAX_DIAGNOSTIC`] bytes.
 pub fn redact(diagnostic: &str, out: &mut String) {
     out.clear();
-    let diagnostic = &diagnostic[..floor_boundary(diagnostic, MAX_DIAGNOSTIC)];
+    let diagnostic = page(diagnostic);
     let mut before = Before::default();
     for word in diagnostic.split(is_gap).filter(|word| !word.is_empty()) {
         if !out.is_empty() {
@@ -45,6 +45,17 @@ pub fn redact(diagnostic: &str, out: &mut String) {
     }
     let end = floor_boundary(out, MAX_DIAGNOSTIC);
     out.truncate(end);
+}
+
+/// What is kept of a text: where it is cut, whole words only, and no quote that is cut open. Half an address would not be known for one.
+fn page(diagnostic: &str) -> &str {
+    if diagnostic.len() <= MAX_DIAGNOSTIC {
+        return diagnostic;
+    }
+    let page = &diagnostic[..floor_boundary(diagnostic, MAX_DIAGNOSTIC)];
+    let page = &page[..page.rfind(is_gap).unwrap_or(0)];
+    let open = page.bytes().filter(|b| *b == b'"').count() % 2 == 1;
+    if open { &page[..page.rfind('"').unwrap_or(0)] } else { page }
 }
 
 /// What parts words.

@@ -81,7 +81,7 @@ impl<'de> Visitor<'de> for TextVisitor {
     }
 
     fn visit_f64<E>(self, v: f64) -> Result<Text<'de>, E> {
-        Ok(Text(Cow::Owned(v.to_string())))
+        Ok(Text(Cow::Owned(digits(v))))
     }
 
     fn visit_bool<E>(self, v: bool) -> Result<Text<'de>, E> {
@@ -194,6 +194,11 @@ impl Serialize for Millis {
     }
 }
 
+/// A number as a text: never longer than some twenty characters, where `1e308` has five.
+fn digits(v: f64) -> String {
+    if v == 0.0 || (1e-7..1e16).contains(&v.abs()) { v.to_string() } else { format!("{v:e}") }
+}
+
 struct MillisVisitor;
 
 impl<'de> Visitor<'de> for MillisVisitor {
@@ -299,7 +304,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for TagValue<'a> {
             }
 
             fn visit_f64<E>(self, v: f64) -> Result<Self::Value, E> {
-                Ok(TagValue(Some(v.to_string().into())))
+                Ok(TagValue(Some(digits(v).into())))
             }
 
             fn visit_bool<E>(self, v: bool) -> Result<Self::Value, E> {

@@ -55,6 +55,9 @@ fn recipients() {
     ] {
         check(Kumomta, kumomta(json!({"recipient": recipient})), expect);
     }
+    // Each is as long as the record, at the worst.
+    check(Kumomta, kumomta(json!({"recipient": vec!["kim@example.net"; 3000]})), &["kumomta invalid_field"]);
+    check(Kumomta, kumomta(json!({"recipient": vec!["kim@example.net"; 1500]})), &["delivery kim@example.net"; 1500]);
     // Each recipient has the same of everything else.
     let record = kumomta(json!({"recipient": ["a@example.net", "b@example.net", "c@example.net"]}));
     let items = items(Kumomta, record.as_bytes());

@@ -36,10 +36,12 @@ use crate::client::{SPILL_BYTES, Warehouse};
 use crate::error::WarehouseError;
 
 pub use compare::{Comparison, Move, Pair};
-pub use swap::{Past, Replaced, Swap};
+pub use swap::{Begun, Replaced, Swap};
 
 /// Copying, comparing and rewriting a month take their time; the server works on, so this bounds a dead connection only.
 const PATIENCE: Duration = Duration::from_secs(2 * 3600);
+/// How often it is looked again, a second apart, whether a change was written down, where ClickHouse does not say.
+const SAVED_LOOKS: u32 = 5;
 /// Ranges that one replay may cover: they are written into conditions.
 const MAX_RANGES: usize = 1000;
 
@@ -244,13 +246,22 @@ impl Warehouse {
             list(&|h| h.partition.to_string()),
             list(&|h| h.last_offset.to_string()),
         );
-        self.act("write down how a replay stands", &sql).await?;
-        // Two that wrote at the same moment both see that.
+        let written = self.act("write down how a replay stands", &sql).await;
+        // Looked for whatever the answer was, which may be lost. Two that wrote at the same moment both see that.
         let ours = format!("document = {}", text(&document));
         let sql = format!("SELECT count() = 1 AND countIf({ours}) = 1 FROM replays WHERE id = {id} AND sequence >= {sequence}");
-        if self.ask::<u8>("read how a replay stands", &sql).await? == 1 {
+        let mut there = self.ask::<u8>("read how a replay stands", &sql).await;
+        for _ in 0..SAVED_LOOKS {
+            if there.is_ok() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            there = self.ask::<u8>("read how a replay stands", &sql).await;
+        }
+        if there? == 1 {
             return Ok(());
         }
+        written?;
         Err(WarehouseError::Replay(format!(
             "another process works on replay {id}: wait for it (`bounceflow replay list` shows how far it is), then run this again"
         )))

@@ -204,6 +204,40 @@ fn of_a_record_of_several_items_only_those_refused_are_counted_again() -> Result
     Ok(())
 }
 
+/// A letter of each item would be the record sixty times.
+#[test]
+fn many_refused_items_of_a_large_record_are_one_letter_and_are_counted_again_without_the_others() -> Result<()> {
+    let pipeline = Pipeline::builder("several")?.build()?;
+    let (events, now) = (pipeline.topic("events"), now_ms()?);
+    let good = json!({"event": "delivery", "timestamp": now, "recipient": "a@gmail.com", "from_domain": MENDED,
+        "passed_over": "x".repeat(600_000)});
+    let bad = json!({"event": "delivery", "timestamp": now, "from_domain": MENDED});
+    let record: Vec<_> = std::iter::once(good).chain(std::iter::repeat_n(bad, 60)).collect();
+    let mut process = pipeline.run("all", 0, &[])?;
+    process.ready()?;
+    pipeline.kafka.write(&events, &[Outgoing::new(json!(record).to_string())])?;
+    pipeline.settled("classify")?;
+    let items = (1..=60).map(|item| item.to_string()).collect::<Vec<_>>().join(",");
+    for times in 0..2 {
+        let waiting = letters(&pipeline)?;
+        let last = waiting.last().context("no letter")?;
+        ensure!(waiting.len() == 1 + times, "{} letters", waiting.len());
+        ensure!(last.headers["bounceflow.source.items"] == items, "{:?}", last.headers);
+        ensure!(last.headers["bounceflow.others_counted"] == "1", "{:?}", last.headers);
+        if times == 0 {
+            pipeline.succeed(&["dead-letter", "resend", &format!("0:{}", last.offset), "--yes"])?;
+            pipeline.settled("classify")?;
+        }
+    }
+    pipeline.settled("sink")?;
+    ensure!(pipeline.value("SELECT sum(deliveries) FROM {db}.delivery_rates")? == "1", "the item that was counted counts again");
+    ensure!(process.metric("bounceflow_classify_dead_lettered_total", &[])? == 120.0, "not by item");
+    pipeline.succeed(&["audit"])?;
+    ensure!(process.stop()?.success(), "it did not end well");
+    pipeline.passed();
+    Ok(())
+}
+
 #[test]
 fn what_the_sink_refused_goes_back_to_its_topic_and_is_not_counted_twice_by_watch() -> Result<()> {
     let pipeline = Pipeline::builder("sunk")?.set(&["watch", "lateness_s"], 1)?.set(&["watch", "idle_s"], 1)?.build()?;

@@ -1,7 +1,10 @@
 //! How a process starts, waits, refuses, halts and stops.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
 use anyhow::{Context, Result, ensure};
-use bounceflow_end_to_end::{Committed, Outgoing, Pipeline, Process, until};
+use bounceflow_end_to_end::{Committed, LONG, Outgoing, Pipeline, Process, until};
 use serde_json::json;
 
 fn now_ms() -> Result<u64> {
@@ -393,6 +396,26 @@ fn rows_that_outlived_their_token_are_not_stored_again() -> Result<()> {
     let rows = pipeline.value("SELECT count() FROM {db}.failures")?;
     ensure!(rows == "100", "{rows}");
     pipeline.succeed(&["audit"])?;
+    pipeline.passed();
+    Ok(())
+}
+
+/// One that says nothing, or not all, holds no connection for ever.
+#[test]
+fn a_request_that_does_not_come_is_not_waited_for() -> Result<()> {
+    let pipeline = Pipeline::builder("half_a_request")?.build()?;
+    let mut process = pipeline.run("classify", 0, &[])?;
+    let line = process.wait_for("Serving /healthz")?;
+    let address = line["listen"].as_str().context("no address")?;
+    for sent in ["", "GET /healthz HTTP/1.1\r\n"] {
+        let mut connection = TcpStream::connect(address)?;
+        connection.write_all(sent.as_bytes())?;
+        connection.set_read_timeout(Some(LONG))?;
+        let mut answer = Vec::new();
+        connection.read_to_end(&mut answer).with_context(|| format!("{sent:?}: it is kept"))?;
+    }
+    ensure!(process.get("/healthz")?.0 == 200, "not alive");
+    ensure!(process.stop()?.success(), "it did not end well");
     pipeline.passed();
     Ok(())
 }

@@ -13,6 +13,7 @@ pub const SOURCE_TOPIC: &str = "bounceflow.source.topic";
 pub(super) const SOURCE_PARTITION: &str = "bounceflow.source.partition";
 pub(super) const SOURCE_OFFSET: &str = "bounceflow.source.offset";
 pub(super) const SOURCE_ITEM: &str = "bounceflow.source.item";
+pub(super) const SOURCE_ITEMS: &str = "bounceflow.source.items";
 pub(super) const SOURCE_TIMESTAMP: &str = "bounceflow.source.timestamp";
 pub(super) const SOURCE_KEY: &str = "bounceflow.source.key";
 pub(super) const REASON: &str = "bounceflow.reason";
@@ -58,6 +59,8 @@ pub struct Refusal<'a> {
     pub key: Option<&'a [u8]>,
     /// Which item of it.
     pub item: i32,
+    /// All items it stands for, in order, that one too; empty: for the one alone, or for the whole record.
+    pub items: &'a [i32],
     /// Why.
     pub reason: &'a str,
     /// Why exactly.
@@ -70,6 +73,17 @@ pub struct Refusal<'a> {
     pub by: &'a str,
     /// How often the record had been sent again; 0: it came from the source.
     pub resent: u32,
+}
+
+fn joined(items: &[i32]) -> String {
+    items.iter().map(i32::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// The items a header names, in order. A number that cannot be read is -1, which no record has.
+pub(super) fn items_of(text: &str) -> Vec<i32> {
+    let mut items: Vec<i32> = text.split(',').map(|n| n.parse().unwrap_or(-1)).collect();
+    items.sort_unstable();
+    items
 }
 
 impl Refusal<'_> {
@@ -101,6 +115,9 @@ impl Refusal<'_> {
             (BY, self.by),
         ] {
             headers = headers.insert(Header { key, value: Some(value) });
+        }
+        if !self.items.is_empty() {
+            headers = headers.insert(Header { key: SOURCE_ITEMS, value: Some(&joined(self.items)) });
         }
         if !self.format.is_empty() {
             headers = headers.insert(Header { key: FORMAT, value: Some(self.format) });
@@ -168,7 +185,7 @@ pub(crate) fn header(message: &BorrowedMessage<'_>, name: &str) -> Option<Vec<u8
 pub struct Resent {
     /// How often it was sent again by now.
     pub times: u32,
-    /// The items to be counted; none: all. A number that cannot be read is -1: no record has that item, so it is refused, not lost.
+    /// The items to be counted, in order; none: all. A number that cannot be read is -1: no record has that item, so it is refused, not lost.
     pub items: Option<Vec<i32>>,
     /// Items of the record that are counted already.
     pub others: i32,
@@ -193,7 +210,7 @@ impl Resent {
             let text = std::str::from_utf8(value.unwrap_or_default()).unwrap_or_default();
             match key {
                 RESENT => (resent.times, found) = (text.parse().unwrap_or(1), true),
-                RESENT_ITEMS => resent.items = Some(text.split(',').map(|n| n.parse().unwrap_or(-1)).collect()),
+                RESENT_ITEMS => resent.items = Some(items_of(text)),
                 RESENT_OTHERS => resent.others = text.parse().unwrap_or(0),
                 RESENT_TIMESTAMP => resent.timestamp = text.parse().ok(),
                 RESENT_ORIGIN => text.clone_into(&mut resent.origin),
@@ -206,7 +223,7 @@ impl Resent {
 
     /// Whether this item is to be counted.
     pub fn wants(&self, item: i32) -> bool {
-        self.items.as_ref().is_none_or(|items| items.contains(&item))
+        self.items.as_ref().is_none_or(|items| items.binary_search(&item).is_ok())
     }
 
     /// Items to be counted that a record of so many items does not have.
@@ -219,8 +236,7 @@ impl Resent {
         let mut headers = OwnedHeaders::new().insert(Header { key: RESENT, value: Some(&self.times.to_string()) });
         headers = headers.insert(Header { key: RESENT_ORIGIN, value: Some(&self.origin) });
         if let Some(items) = &self.items {
-            let items: Vec<String> = items.iter().map(i32::to_string).collect();
-            headers = headers.insert(Header { key: RESENT_ITEMS, value: Some(&items.join(",")) });
+            headers = headers.insert(Header { key: RESENT_ITEMS, value: Some(&joined(items)) });
             headers = headers.insert(Header { key: RESENT_OTHERS, value: Some(&self.others.to_string()) });
         }
         if let Some(timestamp) = self.timestamp {

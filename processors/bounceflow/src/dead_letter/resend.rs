@@ -225,7 +225,7 @@ fn resent(shelf: &Shelf, source: Place, head: &Letter, waiting: &[(Place, Letter
     Resent {
         times: head.resent + 1,
         // Nothing of it was counted: then its items may be others than they were, as a new version reads them.
-        items: (others > 0 && !of_sink).then(|| waiting.iter().map(|(_, letter)| letter.item).collect()),
+        items: (others > 0 && !of_sink).then(|| waiting.iter().flat_map(|(_, letter)| letter.items()).copied().collect()),
         others,
         timestamp: Some(head.timestamp).filter(|time| *time >= 0 && !of_sink),
         origin: format!("{}/{}", source.partition, source.offset),

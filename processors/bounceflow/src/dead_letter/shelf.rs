@@ -12,8 +12,8 @@ use rdkafka::Message;
 use rdkafka::message::BorrowedMessage;
 
 use super::letter::{
-    BY, MARK, MARK_LETTER, OTHERS, REASON, RESENT, SOURCE_ITEM, SOURCE_KEY, SOURCE_OFFSET, SOURCE_PARTITION, SOURCE_TIMESTAMP,
-    SOURCE_TOPIC, each_header, identity, is_own,
+    BY, MARK, MARK_LETTER, OTHERS, REASON, RESENT, SOURCE_ITEM, SOURCE_ITEMS, SOURCE_KEY, SOURCE_OFFSET, SOURCE_PARTITION,
+    SOURCE_TIMESTAMP, SOURCE_TOPIC, each_header, identity, is_own, items_of,
 };
 use crate::config::Config;
 use crate::kafka::{self, Reader};
@@ -93,6 +93,8 @@ pub struct Letter {
     pub source: Place,
     /// Which item of the record.
     pub item: i32,
+    /// All it stands for, where it stands for some of several.
+    several: Option<Box<[i32]>>,
     /// Kafka time of the record; -1: none.
     pub timestamp: i64,
     /// Items of the record that are counted.
@@ -103,6 +105,13 @@ pub struct Letter {
     pub removable: bool,
     /// Whether it waits.
     pub state: State,
+}
+
+impl Letter {
+    /// The items it stands for.
+    pub(super) fn items(&self) -> &[i32] {
+        self.several.as_deref().unwrap_or(std::slice::from_ref(&self.item))
+    }
 }
 
 /// The whole topic.
@@ -182,6 +191,7 @@ impl Shelf {
             topic: self.name(topic)?,
             source,
             item,
+            several: headers.text(SOURCE_ITEMS).map(|text| items_of(text).into()),
             timestamp,
             others: headers.number(OTHERS).unwrap_or(0),
             resent: headers.number(RESENT).unwrap_or(0),

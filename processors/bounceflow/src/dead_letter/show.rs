@@ -97,7 +97,11 @@ fn text(shelf: &Shelf, place: Place, letter: &Letter, record: &BorrowedMessage<'
     }
     line("by", &by);
     let item = if letter.others > 0 {
-        format!(", item {} (from 0); {} other items of it are counted", letter.item, letter.others)
+        let more = match letter.items().len() {
+            1 => String::new(),
+            several => format!(" and {} more", several - 1),
+        };
+        format!(", item {} (from 0){more}; {} other items of it are counted", letter.item, letter.others)
     } else {
         String::new()
     };

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use bounceflow_warehouse::Replaced;
+use bounceflow_warehouse::replay::Range;
 
 use crate::config::Config;
-use crate::kafka::Consumer;
+use crate::intent::Intent;
+use crate::kafka::{self, Committed, Consumer};
 
 /// For how long Kafka may be asked for offsets it cannot tell yet, while a transaction with offsets is open.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -22,15 +24,7 @@ pub(super) fn check(config: &Config, held: &[Replaced]) -> anyhow::Result<()> {
     if partitions.is_empty() {
         return Ok(());
     }
-    let consumer = Consumer::alone(&config.kafka, "replay", &format!("{}.sink", config.deployment))?;
-    let asked = Instant::now();
-    let committed = loop {
-        match consumer.committed(&partitions) {
-            Ok(committed) => break committed,
-            Err(e) if asked.elapsed() > PATIENCE => return Err(e).context("asking Kafka how far the sink is"),
-            Err(_) => std::thread::sleep(Duration::from_millis(200)),
-        }
-    };
+    let committed = committed(config, &partitions)?;
     for Replaced { table, topic, partition, last_offset } in held {
         let left = committed.iter().find(|c| c.topic == *topic && c.partition == *partition).and_then(|c| c.offset);
         let Some(left) = left else {
@@ -46,4 +40,30 @@ pub(super) fn check(config: &Config, held: &[Replaced]) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// The ranges of the topic of rates that the sink has begun to insert: its committed intents.
+pub(super) fn begun(config: &Config) -> anyhow::Result<Vec<Range>> {
+    let topic = &config.topics.rates;
+    let partitions: Vec<(String, i32)> =
+        (0..kafka::partitions_in(&config.kafka, topic)?).map(|partition| (topic.clone(), partition)).collect();
+    let mut begun = Vec::new();
+    for left in committed(config, &partitions)? {
+        if let Some(Intent { first, last, .. }) = Intent::from_metadata(&left.metadata).map_err(anyhow::Error::msg)? {
+            begun.push(Range { topic: left.topic, partition: left.partition, first, last });
+        }
+    }
+    Ok(begun)
+}
+
+fn committed(config: &Config, partitions: &[(String, i32)]) -> anyhow::Result<Vec<Committed>> {
+    let consumer = Consumer::alone(&config.kafka, "replay", &format!("{}.sink", config.deployment))?;
+    let asked = Instant::now();
+    loop {
+        match consumer.committed(partitions) {
+            Ok(committed) => return Ok(committed),
+            Err(e) if asked.elapsed() > PATIENCE => return Err(e).context("asking Kafka how far the sink is"),
+            Err(_) => std::thread::sleep(Duration::from_millis(200)),
+        }
+    }
 }

@@ -116,6 +116,9 @@ enum OneOrMany<'a> {
     Many(Vec<Text<'a>>),
 }
 
+/// A record of several recipients is as many events, each with all of the record's tags and texts. Bytes, where each were as long as it.
+const MOST_COPIED: usize = 64 << 20;
+
 pub(super) fn items<'a>(payload: &'a [u8], each: &mut dyn FnMut(Item<'a>)) {
     json::each_object(payload, Format::Kumomta, each, &mut |object, each| record(object, each));
 }
@@ -173,6 +176,14 @@ pub(super) fn record<'a>(object: &'a [u8], each: &mut dyn FnMut(Item<'a>)) {
     };
     if recipients.is_empty() {
         return each(reject(RejectReason::MissingRecipient, "no recipient", Format::Kumomta));
+    }
+    if recipients.len().saturating_mul(object.len()) > MOST_COPIED {
+        let detail = format!(
+            "{} recipients of a record of {} bytes: more than {MOST_COPIED} bytes in all",
+            recipients.len(),
+            object.len()
+        );
+        return each(reject(RejectReason::InvalidField, detail, Format::Kumomta));
     }
     let template = event_of(record, event, timestamp);
     let (last, others) = match recipients.split_last() {

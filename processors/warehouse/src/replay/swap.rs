@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Replay, State, from_ranges, in_old, of, text};
+use super::{Range, Replay, State, from_ranges, in_old, of, text};
 use crate::block::Table;
 use crate::client::Warehouse;
 use crate::error::WarehouseError;
@@ -43,8 +43,8 @@ const TABLES: [Table; 2] = [Table::Failures, Table::Batches];
 /// What is inserted when the fence goes up is settled by then, where the sink lives and the insert did not fail.
 const INSERT_ENDS: Duration = Duration::from_secs(5);
 
-/// Whether the sink has moved its offsets past rows of these positions; the error says where it has not.
-pub type Past<'a> = &'a (dyn Fn(&[Replaced]) -> Result<(), String> + Sync);
+/// The ranges of the rates topic that the sink has begun to insert and not settled, as Kafka has them now.
+pub type Begun<'a> = &'a (dyn Fn() -> Result<Vec<Range>, String> + Sync);
 
 /// How far a swap is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,13 +114,13 @@ impl Warehouse {
     }
 
     /// Puts the new rows in the place of the old ones; goes on where an earlier attempt was interrupted. `attempt` is a word never used
-    /// before, `now` the time, `past` whether the sink has moved its offsets past these rows, `say` is told each step.
+    /// before, `now` the time, `begun` what the sink has begun to insert into `batches`, `say` is told each step.
     pub async fn swap_replay(
         &self,
         replay: &mut Replay,
         attempt: &str,
         now: &(dyn Fn() -> i64 + Sync),
-        past: Past<'_>,
+        begun: Begun<'_>,
         say: &mut (dyn FnMut(&str) + Send),
     ) -> Result<(), WarehouseError> {
         let id = replay.id;
@@ -140,7 +140,7 @@ impl Warehouse {
         self.lift_fences(id).await?;
 
         let ours = Attempt { warehouse: self, id, name: attempt };
-        if let Err(e) = ours.run(replay, now, past, say).await {
+        if let Err(e) = ours.run(replay, now, begun, say).await {
             let given_up = async {
                 ours.drop_copies().await?;
                 // Where another attempt has taken over, it looks after the months.
@@ -191,7 +191,7 @@ impl Attempt<'_> {
         &self,
         replay: &mut Replay,
         now: &(dyn Fn() -> i64 + Sync),
-        past: Past<'_>,
+        begun: Begun<'_>,
         say: &mut (dyn FnMut(&str) + Send),
     ) -> Result<(), WarehouseError> {
         say("copying the partitions it touches");
@@ -211,7 +211,7 @@ impl Attempt<'_> {
 
         say("bringing the copies up to date, and putting them in place");
         self.fence().await?;
-        self.nothing_half_done(past).await?;
+        self.nothing_half_done(begun).await?;
         self.catch_up(replay, &cut).await?;
         let open = self.catch_up_rates(&cut).await?;
         if let Some(swap) = &mut replay.swap {
@@ -225,11 +225,14 @@ impl Attempt<'_> {
             }
             self.put_in_place("delivery_rates", "rates", month).await?;
         }
-        if let Some(swap) = &mut replay.swap {
+        // Known as open until it is written down that they are done.
+        let mut done = replay.clone();
+        if let Some(swap) = &mut done.swap {
             swap.months_open.clear();
             swap.months_done.extend(cut.months.iter().cloned());
         }
-        self.warehouse.save_replay(replay, now()).await?;
+        self.warehouse.save_replay(&mut done, now()).await?;
+        *replay = done;
         for CutTable { table, partitions, .. } in &cut.tables {
             for partition in partitions {
                 self.put_in_place(table.name(), table.name(), partition).await?;
@@ -285,19 +288,28 @@ impl Attempt<'_> {
 
     /// An insert into `batches` that failed in one of the views is repeated, for the views that lack it. Were the roll-ups, which are
     /// made of `batches` and `delivery_rates`, to take their places before, the repeat would count once more in some.
-    async fn nothing_half_done(&self, past: Past<'_>) -> Result<(), WarehouseError> {
-        let sql =
-            "SELECT 'batches' AS table, kafka_topic AS topic, kafka_partition AS partition, max(kafka_offset) AS last_offset
-            FROM batches WHERE NOT startsWith(kafka_topic, 'replay/') GROUP BY topic, partition";
-        let held: Vec<Replaced> = self.warehouse.ask_all("find the last positions", sql).await?;
+    async fn nothing_half_done(&self, begun: Begun<'_>) -> Result<(), WarehouseError> {
         let since = Instant::now();
-        while let Err(why) = past(&held) {
+        loop {
+            let mut half_done = None;
+            for range in begun().map_err(WarehouseError::Replay)? {
+                let Range { topic, partition, first, last } = &range;
+                let here = format!("kafka_topic = {} AND kafka_partition = {partition}", text(topic));
+                // One the fence holds off has no row.
+                if self.rows(&format!("batches WHERE {here} AND kafka_offset BETWEEN {first} AND {last}")).await? > 0 {
+                    half_done = Some(range);
+                    break;
+                }
+            }
+            let Some(Range { topic, partition, first, last }) = half_done else { return Ok(()) };
             if since.elapsed() > INSERT_ENDS {
-                return Err(WarehouseError::Replay(format!("{why}. Nothing was swapped")));
+                return Err(WarehouseError::Replay(format!(
+                    "the sink has not settled its insert of {topic}/{partition}, offsets {first} to {last}: views may lack it yet. Nothing was \
+                     swapped. Start the sink or wait for it, then swap again"
+                )));
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        Ok(())
     }
 
     /// Copies every partition that is touched, all at one instant.

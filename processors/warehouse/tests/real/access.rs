@@ -272,7 +272,7 @@ async fn replay(writer: &Warehouse) {
     replay.state = State::Counted;
     writer.save_replay(&mut replay, NOON).await.unwrap();
     writer.held_by_replay(&replay).await.unwrap();
-    writer.swap_replay(&mut replay, "abc", &|| NOON, &|_| Ok(()), &mut |_| {}).await.unwrap();
+    writer.swap_replay(&mut replay, "abc", &|| NOON, &|| Ok(Vec::new()), &mut |_| {}).await.unwrap();
     assert_eq!(replay.state, State::Swapped);
 }
 

@@ -67,7 +67,7 @@ async fn who_was_erased_is_left_out_of_what_is_counted_again() {
     replay.comparison = Some(compared);
     replay.state = State::Counted;
     warehouse.save_replay(&mut replay, NOON).await.unwrap();
-    warehouse.swap_replay(&mut replay, "abc", &|| NOON, &|_| Ok(()), &mut |_| {}).await.unwrap();
+    warehouse.swap_replay(&mut replay, "abc", &|| NOON, &|| Ok(Vec::new()), &mut |_| {}).await.unwrap();
 
     let theirs = "SELECT source_offset, count() FROM DB.failures WHERE recipient_hash = 'the erased one!!' GROUP BY ALL";
     assert_eq!(db.query(theirs), "1\t1", "only what was sent to them later");

@@ -54,13 +54,14 @@ async fn a_process_that_read_a_replay_before_another_changed_it_changes_nothing(
     replay.swap = Some(Swap { attempt: "abc".to_owned(), begun: true, ..Swap::default() });
     warehouse.save_replay(&mut replay, NOON).await.unwrap();
 
-    let refused = warehouse.swap_replay(&mut stale, "def", &|| NOON + 1, &|_| Ok(()), &mut |_| {}).await.unwrap_err().to_string();
+    let refused =
+        warehouse.swap_replay(&mut stale, "def", &|| NOON + 1, &|| Ok(Vec::new()), &mut |_| {}).await.unwrap_err().to_string();
     assert!(refused.contains("another process works on replay 1") && refused.contains("bounceflow replay list"), "{refused}");
     let known = warehouse.replays().await.unwrap().remove(0);
     assert_eq!(known.swap, replay.swap, "what the other did is known still");
     assert_eq!((deliveries(&db), fences(&db)), ([1; 5].map(|n| n.to_string()), "0".to_owned()));
 
-    warehouse.swap_replay(&mut replay, "ghi", &|| NOON + 2, &|_| Ok(()), &mut |_| {}).await.unwrap();
+    warehouse.swap_replay(&mut replay, "ghi", &|| NOON + 2, &|| Ok(Vec::new()), &mut |_| {}).await.unwrap();
     assert_eq!(deliveries(&db), [8; 5].map(|n| n.to_string()));
 }
 
@@ -78,15 +79,14 @@ async fn an_insert_that_is_half_done_holds_a_swap_off() {
     assert_eq!(deliveries(&db)[..3], ["21", "21", "1"].map(str::to_owned), "half of it is there");
 
     // The sink has not moved its offset: the insert is to be repeated.
-    let past = |held: &[bounceflow_warehouse::Replaced]| {
-        assert!(held.iter().any(|held| held.table == "batches" && held.last_offset == 1), "{held:?}");
-        Err("the sink is at offset 1".to_owned())
-    };
-    let refused = warehouse.swap_replay(&mut replay, "abc", &|| NOON, &past, &mut |_| {}).await.unwrap_err().to_string();
-    assert!(refused.contains("the sink is at offset 1") && refused.contains("Nothing was swapped"), "{refused}");
+    let begun = || Ok(vec![Range { topic: "bounceflow.rates".to_owned(), partition: 0, first: 1, last: 1 }]);
+    let refused = warehouse.swap_replay(&mut replay, "abc", &|| NOON, &begun, &mut |_| {}).await.unwrap_err().to_string();
+    assert!(refused.contains("bounceflow.rates/0, offsets 1 to 1") && refused.contains("Nothing was swapped"), "{refused}");
     assert_eq!((&deliveries(&db)[..3], fences(&db)), (&["21", "21", "1"].map(str::to_owned)[..], "0".to_owned()));
 
     assert_eq!(warehouse.insert(&more, "more").await, Answer::Written);
-    warehouse.swap_replay(&mut replay, "def", &|| NOON, &|_| Ok(()), &mut |_| {}).await.unwrap();
+    // The next one waits behind the fence: no row of it is there.
+    let begun = || Ok(vec![Range { topic: "bounceflow.rates".to_owned(), partition: 0, first: 2, last: 9 }]);
+    warehouse.swap_replay(&mut replay, "def", &|| NOON, &begun, &mut |_| {}).await.unwrap();
     assert_eq!(deliveries(&db), [28; 5].map(|n| n.to_string()));
 }
