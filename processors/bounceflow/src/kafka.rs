@@ -791,9 +791,13 @@ impl Context {
         let is_refusal = match error {
             KafkaError::Global(Authentication | SSL | SaslAuthenticationFailed | UnsupportedSASLMechanism) => true,
             // With TLS 1.3 the handshake is over for us before the broker has looked at our certificate.
-            KafkaError::Global(BrokerTransportFailure) => {
-                reason.contains("SSL alert") || reason.contains("while requesting ApiVersion")
+            KafkaError::Global(BrokerTransportFailure)
+                if reason.contains("SSL alert") || reason.contains("while requesting ApiVersion") =>
+            {
+                true
             }
+            // Nobody listens. One that only hangs up, as in the middle of a handshake, has not taken anything back.
+            KafkaError::Global(BrokerTransportFailure) if reason.contains("Connect to ") => false,
             _ => return,
         };
         let mut refused = self.refused.lock().unwrap_or_else(|e| e.into_inner());
